@@ -1,0 +1,60 @@
+"""Files that exist only when they are complete: temporary name, fsync, rename, fsync of the folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import xxhash
+
+PARTIAL = ".partial"
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Write `path` so that it appears whole or not at all, also after a power cut.
+
+    The temporary file lies beside `path` (same file system) and is removed when the block fails.
+    """
+    temporary = path.with_name(f".{path.name}{PARTIAL}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames inside `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def digest_file(path: Path) -> str:
+    """xxh3-128 of a file's bytes, 32 hex digits."""
+    with path.open("rb") as file:
+        return digest_stream(file)
+
+
+def digest_stream(file: BinaryIO) -> str:
+    """xxh3-128 of the rest of an open file, 32 hex digits."""
+    hasher = xxhash.xxh3_128()
+    while block := file.read(1 << 20):
+        hasher.update(block)
+    return hasher.hexdigest()
+
+
+def digest_bytes(data: bytes) -> str:
+    """xxh3-128 of bytes, 32 hex digits."""
+    return xxhash.xxh3_128_hexdigest(data)

@@ -1,0 +1,125 @@
+"""Opening a corpus: its descriptor, its tables and its shards. A folder without a descriptor is not a corpus yet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from endocorpus.corpus.files import atomic_file
+from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
+from endocorpus.errors import DataError
+
+DESCRIPTOR = "corpus.json"
+SHARDS = "shards"
+REPORT = "report/index.html"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpus:
+    """A complete corpus on disk. `descriptor` is the content of corpus.json."""
+
+    root: Path
+    descriptor: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.descriptor["name"])
+
+    def table(self, name: str) -> pa.Table:
+        """One of the Parquet tables of `schema.TABLES`.
+
+        Raises:
+            DataError: missing, damaged, or of another schema.
+        """
+        return read_table(self.root, name)
+
+    def clips(self) -> pa.Table:
+        """One row per clip, ordered by shard and offset."""
+        return self.table("clips")
+
+    def shard_path(self, shard: str) -> Path:
+        return self.root / SHARDS / shard
+
+
+def open_corpus(root: Path) -> Corpus:
+    """Open a finished corpus.
+
+    Raises:
+        DataError: not a corpus, an unfinished build, or one written by a newer version.
+    """
+    root = Path(root)
+    try:
+        text = (root / DESCRIPTOR).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if not root.exists():
+            raise DataError(f"{root}: no such corpus") from None
+        raise DataError(
+            f"{root}: no {DESCRIPTOR}, so this is not a finished corpus; run `endocorpus build` to finish it"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{root / DESCRIPTOR}: {error.strerror}") from None
+    try:
+        descriptor = json.loads(text)
+        version = int(descriptor["schema_version"])
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{root / DESCRIPTOR}: damaged; build the corpus again") from None
+    if version != SCHEMA_VERSION:
+        raise DataError(
+            f"{root}: written with schema {version}, this version reads schema {SCHEMA_VERSION}; "
+            + ("update endocorpus" if version > SCHEMA_VERSION else "build it again")
+        )
+    return Corpus(root=root, descriptor=descriptor)
+
+
+def table_bytes(name: str, rows: Iterable[Mapping[str, object]]) -> bytes:
+    """One table as Parquet; the bytes depend on the rows alone.
+
+    Raises:
+        ValueError: a row does not fit the schema (a bug).
+    """
+    schema = TABLES[name]
+    table = pa.Table.from_pylist([_complete(row, schema) for row in rows], schema=schema)
+    table.validate(full=True)
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd", version="2.6", store_schema=False)
+    return bytes(buffer.getvalue().to_pybytes())
+
+
+def _complete(row: Mapping[str, object], schema: pa.Schema) -> Mapping[str, object]:
+    unknown, missing = set(row) - set(schema.names), set(schema.names) - set(row)
+    if unknown or missing:
+        raise ValueError(f"row does not fit the schema: unknown {sorted(unknown)}, missing {sorted(missing)}")
+    for field in schema:
+        if not field.nullable and row[field.name] is None:
+            raise ValueError(f"column {field.name!r} must have a value")
+    return row
+
+
+def read_table(root: Path, name: str) -> pa.Table:
+    """Read one table and check its columns.
+
+    Raises:
+        DataError: missing, damaged, or of another schema.
+    """
+    path = root / f"{name}.parquet"
+    try:
+        table = pq.read_table(path, memory_map=False)
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing; run `endocorpus verify {root}`") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: damaged ({str(error).splitlines()[0]}); run `endocorpus verify {root}`") from None
+    if table.schema.names != TABLES[name].names:
+        raise DataError(f"{path}: columns are not those of schema {SCHEMA_VERSION}")
+    return table
+
+
+def write_descriptor(root: Path, descriptor: Mapping[str, object]) -> None:
+    """Commit a corpus: written last, so that its existence means the rest is complete."""
+    with atomic_file(root / DESCRIPTOR) as file:
+        file.write((json.dumps(descriptor, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"))

@@ -1,0 +1,115 @@
+"""The Parquet tables of a corpus (DESIGN section 4). A column is a fact with one meaning; comments give its unit."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+_LABELS = pa.list_(pa.struct([pa.field("name", pa.string(), False), pa.field("value", pa.string(), False)]))
+_COUNTS = pa.list_(pa.struct([pa.field("what", pa.string(), False), pa.field("count", pa.int32(), False)]))
+
+
+def _table(**columns: pa.DataType | tuple[pa.DataType, bool]) -> pa.Schema:
+    """Columns are required unless given as `(type, True)`."""
+    return pa.schema(
+        [
+            pa.field(name, kind[0], nullable=kind[1])
+            if isinstance(kind, tuple)
+            else pa.field(name, kind, nullable=False)
+            for name, kind in columns.items()
+        ]
+    )
+
+
+RECORDINGS = _table(
+    recording_id=pa.string(),
+    source=pa.string(),
+    path=(pa.string(), True),  # below the raw root; null for a private source
+    media_kind=pa.string(),  # video | frames
+    num_files=pa.int32(),
+    case_id=pa.string(),
+    case_basis=pa.string(),  # what case_id really means: patient | exam | lesion | recording
+    leak_group=pa.string(),  # the only key a splitter may use
+    num_frames=pa.int64(),
+    rate_num=pa.int32(),  # frames per second of the container
+    rate_den=pa.int32(),
+    capture_rate_num=(pa.int32(), True),  # where the container's rate lies
+    capture_rate_den=(pa.int32(), True),
+    variable_rate=pa.bool_(),
+    width=pa.int32(),  # pixels as displayed
+    height=pa.int32(),
+    codec=pa.string(),
+    container=pa.string(),
+    bytes=pa.int64(),
+    labels=_LABELS,
+    num_clips=pa.int32(),
+)
+
+CLIPS = _table(
+    key=pa.string(),  # [a-z0-9-]: WebDataset cuts a name at its first dot
+    shard=pa.string(),  # file name below shards/
+    mp4_offset=pa.int64(),  # of the member's first data byte in the shard
+    mp4_size=pa.int64(),
+    mp4_xxh3_128=pa.string(),
+    json_offset=pa.int64(),
+    json_size=pa.int64(),
+    json_xxh3_128=pa.string(),
+    source=pa.string(),
+    recording_id=pa.string(),
+    case_id=pa.string(),
+    leak_group=pa.string(),
+    start_frame=pa.int64(),  # half-open span in the recording
+    stop_frame=pa.int64(),
+    stride=pa.int32(),  # source frames per clip frame
+    num_frames=pa.int32(),
+    rate_num=pa.int32(),  # frames per second of the clip
+    rate_den=pa.int32(),
+    width=pa.int32(),
+    height=pa.int32(),
+    keyframes=pa.list_(pa.int32()),
+    labels=_LABELS,
+    quality=pa.struct([pa.field("mean_luma", pa.float32(), False), pa.field("sharpness", pa.float32(), False)]),
+    licence=pa.string(),
+    consent=pa.string(),  # who vouches for it: provider, or the hospital's consent column
+    status=pa.string(),  # ready; `forgotten` tombstones come with deletion
+)
+
+ANNOTATIONS = _table(
+    key=pa.string(),  # clip
+    frame=(pa.int32(), True),  # in clip coordinates; null for the whole clip
+    kind=pa.string(),  # frame_label | box | mask | triplet | phase
+    name=pa.string(),
+    value=pa.string(),  # normalised
+    raw=pa.string(),  # as the provider wrote it
+    xmin=(pa.float32(), True),  # pixels of the clip, half-open
+    ymin=(pa.float32(), True),
+    xmax=(pa.float32(), True),
+    ymax=(pa.float32(), True),
+)
+
+DEID = _table(
+    recording_id=pa.string(),
+    status=pa.string(),  # cleared | quarantined
+    cleared_by=pa.string(),
+    looked_for=pa.list_(pa.string()),
+    removed=_COUNTS,
+)
+
+EXCLUDED = _table(
+    subject=pa.string(),  # path below the raw root, or a neutral id for a private source
+    unit=pa.string(),  # file | recording
+    stage=pa.string(),
+    reason=pa.string(),
+    detail=pa.string(),
+    files=pa.int32(),
+    frames=(pa.int64(), True),
+)
+
+TABLES: dict[str, pa.Schema] = {
+    "recordings": RECORDINGS,
+    "clips": CLIPS,
+    "annotations": ANNOTATIONS,
+    "deid": DEID,
+    "excluded": EXCLUDED,
+}

@@ -1,0 +1,36 @@
+"""Names that are safe everywhere: ids in `[a-z0-9-]`, and paths printed on one line whatever bytes they hold."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import xxhash
+
+_PLAIN = re.compile(r"[a-z0-9_-]+")
+_SLUG_LENGTH = 40
+
+
+def make_id(prefix: str, text: str) -> str:
+    """An id for `text`: its slug, and a hash of it where the slug alone would lose something.
+
+    Texts that differ only in case, blanks or Unicode composition get the same id: such names are one name on some
+    file systems, and whoever scans must notice.
+    """
+    same = fold(text)
+    slug = re.sub(r"[^a-z0-9]+", "-", unicodedata.normalize("NFKD", same).encode("ascii", "ignore").decode()).strip("-")
+    if _PLAIN.fullmatch(same) and len(slug) <= _SLUG_LENGTH:
+        return f"{prefix}-{slug}"
+    tail = xxhash.xxh3_64_hexdigest(same.encode("utf-8", "surrogateescape"))[:8]
+    return "-".join(part for part in (prefix, slug[:_SLUG_LENGTH].strip("-"), tail) if part)
+
+
+def fold(text: str) -> str:
+    """`text` without what case-insensitive or careless systems ignore: case, blanks, Unicode composition."""
+    return "".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
+def printable(path: str) -> str:
+    """A path as one line of valid Unicode: undecodable bytes and control characters become escapes."""
+    clean = path.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in clean)

@@ -1,0 +1,196 @@
+"""The values that travel through a build. All frozen; nothing here reads a file.
+
+Words: a *recording* is one continuous video or frame sequence, a *clip* a contiguous span of it, an *exclusion* what
+was left out and why. Spans are half-open intervals of frames; rates are fractions; seconds exist only for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Literal
+
+Privacy = Literal["public", "private"]
+
+
+class Stage(StrEnum):
+    """Where in a build something was left out."""
+
+    SCAN = "scan"
+    PROBE = "probe"
+    DEID = "deid"
+    SEGMENT = "segment"
+    ENCODE = "encode"
+
+
+class Reason(StrEnum):
+    """Why something was left out: the closed vocabulary of `excluded.parquet`."""
+
+    UNEXPECTED_FILE = "unexpected_file"
+    AMBIGUOUS_NAME = "ambiguous_name"
+    EMPTY_FILE = "empty_file"
+    UNREADABLE = "unreadable"
+    NOT_A_VIDEO = "not_a_video"
+    NO_VIDEO_STREAM = "no_video_stream"
+    TRUNCATED = "truncated"
+    DAMAGED = "damaged"
+    FRAME_GAP = "frame_gap"
+    FRAME_SIZE_CHANGES = "frame_size_changes"
+    TOO_SHORT = "too_short"
+    NOT_CLEARED = "not_cleared"
+    TIMED_OUT = "timed_out"
+
+
+# One sentence each, for reports; a test keeps the two in step.
+REASON_TEXT: Mapping[Reason, str] = MappingProxyType(
+    {
+        Reason.UNEXPECTED_FILE: "The source's layout does not name this file.",
+        Reason.AMBIGUOUS_NAME: "Several files differ only in case, blanks or spelling and give the same recording id.",
+        Reason.EMPTY_FILE: "The file has no bytes.",
+        Reason.UNREADABLE: "The file or folder cannot be opened.",
+        Reason.NOT_A_VIDEO: "The content is not a video or image of a known kind, whatever its name says.",
+        Reason.NO_VIDEO_STREAM: "The container holds no video stream.",
+        Reason.TRUNCATED: "The file ends before the frames that its header promises.",
+        Reason.DAMAGED: "Frames cannot be decoded, or there are more or fewer of them than the file lists.",
+        Reason.FRAME_GAP: "The numbered frames of the folder have a gap.",
+        Reason.FRAME_SIZE_CHANGES: "The frames of the folder do not all have the same size.",
+        Reason.TOO_SHORT: "The recording is shorter than the shortest clip.",
+        Reason.NOT_CLEARED: "A private recording stays in quarantine until it is de-identified and signed off.",
+        Reason.TIMED_OUT: "Decoding took longer than the limit for its length.",
+    }
+)
+
+
+class Excluded(Exception):  # noqa: N818 - an outcome, not an error
+    """Raised below, caught once per recording: this one is left out, for a reason from the vocabulary.
+
+    `frames` is how many frames are lost with it, where that is known.
+    """
+
+    def __init__(self, stage: Stage, reason: Reason, detail: str, frames: int | None = None) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.stage, self.reason, self.detail, self.frames = stage, reason, detail, frames
+
+    def __reduce__(self) -> tuple[type[Excluded], tuple[Stage, Reason, str, int | None]]:
+        return Excluded, (self.stage, self.reason, self.detail, self.frames)  # crosses process borders whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exclusion:
+    """A row of `excluded.parquet`. `subject` is a path below the root (public) or a neutral id (private)."""
+
+    subject: str
+    unit: Literal["file", "recording"]
+    stage: Stage
+    reason: Reason
+    detail: str
+    files: int
+    frames: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Span:
+    """Frames `start` up to, not including, `stop`, counted in presentation order from 0."""
+
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop:
+            raise ValueError(f"not a span of frames: [{self.start}, {self.stop})")
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Media:
+    """The files of one recording below the source's root: one video, or its frames in temporal order."""
+
+    kind: Literal["video", "frames"]
+    paths: tuple[str, ...]
+    rate: Fraction | None = None  # declared rate of a frame sequence; a video's rate is read from the file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """One recording as the source's layout names it; nothing of it has been opened yet.
+
+    `subject` is how people are told about it: its path for a public source, its neutral id for a private one.
+    `case_id` is the strongest grouping the data supports and `case_basis` says what that is (patient, exam, lesion,
+    recording). `leak_group` is the only key a splitter may use.
+    """
+
+    recording_id: str
+    subject: str
+    media: Media
+    case_id: str
+    case_basis: str
+    leak_group: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    capture_rate: Fraction | None = None  # where the container's rate lies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaFacts:
+    """What probing found. Width and height are as displayed: rotated upright, pixels square."""
+
+    num_frames: int
+    rate: Fraction  # frames per second of the container (nominal if the rate varies)
+    variable_rate: bool
+    width: int
+    height: int
+    codec: str
+    container: str
+    dropped_streams: Mapping[str, int]  # kind -> how many there are that no clip will carry
+    metadata_fields: int  # how many metadata fields there are that no clip will carry; never their values
+    digest: str  # xxh3-128 of the media bytes, 32 hex digits
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleared:
+    """The decision that pixels of this recording may be written, and on whose word. Only `deid.decide` makes one."""
+
+    by: str
+    looked_for: tuple[str, ...]
+    removed: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipPlan:
+    """One clip to be encoded: key in `[a-z0-9-]`, source span, and the size of the encoded picture in pixels."""
+
+    key: str
+    span: Span
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingPlan:
+    """Everything decided about a recording before a pixel is written."""
+
+    recording: Recording
+    facts: MediaFacts
+    clearance: Cleared
+    clips: tuple[ClipPlan, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedClip:
+    """A finished, audited clip. Only `media.encode` makes one, from a cleared plan, and the shard writer takes
+    nothing else: the type is the privacy gate. Bytes stay in `path`; `digest` is their xxh3-128."""
+
+    plan: ClipPlan
+    path: str
+    size: int
+    digest: str
+    num_frames: int
+    rate: Fraction
+    keyframes: tuple[int, ...]
+    mean_luma: float  # 0..255, over the keyframes
+    sharpness: float  # variance of the Laplacian of luma, over the keyframes

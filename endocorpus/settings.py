@@ -1,0 +1,107 @@
+"""Strict settings: TOML in, frozen typed values out, and an unknown key names the nearest known one.
+
+Both packages configure themselves through this module, so that a typing error is an error everywhere.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from endocorpus.errors import UsageError
+
+S = TypeVar("S", bound="Settings")
+
+
+class Settings(BaseModel):
+    """Base of every configuration table: frozen, strict about types, no unknown keys, no infinities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
+
+
+def load_settings(kind: type[S], path: Path | None = None, overrides: Iterable[str] = ()) -> S:
+    """Read settings of `kind` from a TOML file, then apply `section.key=value` overrides on top.
+
+    Args:
+        kind: the settings class; its defaults stand where neither file nor overrides say anything.
+        path: TOML file, or None for the defaults.
+        overrides: strings such as ``"segment.clip_seconds=4.0"``; the value is parsed as TOML, and taken as a
+            plain string where it is not valid TOML.
+
+    Raises:
+        UsageError: unreadable file, invalid TOML, unknown key (with the nearest known one), wrong type or range.
+    """
+    where = str(path) if path else "configuration"
+    table = _read_toml(path) if path else {}
+    for override in overrides:
+        _set(table, override)
+    _refuse_unknown(kind, table, where, prefix="")
+    try:
+        # TOML has no tuples: python-mode strictness would refuse its lists, JSON-mode strictness takes them.
+        return kind.model_validate_json(_to_json(table))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{where}: {key}: {first['msg']} (got {first['input']!r})") from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+
+
+def _to_json(table: Mapping[str, Any]) -> str:
+    import json
+
+    return json.dumps(table, default=str)  # TOML dates become strings, which the model then judges
+
+
+def _set(table: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set {override}: expected section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, leaf = key.strip().split(".")
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"--set {override}: {section} is a value, not a section")
+    table[leaf] = value
+
+
+def _refuse_unknown(kind: type[BaseModel], table: Mapping[str, Any], where: str, prefix: str) -> None:
+    for key, value in table.items():
+        field = kind.model_fields.get(key)
+        if field is None:
+            known = _known_keys(kind, prefix)
+            near = difflib.get_close_matches(prefix + key, known, n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
+            raise UsageError(f"{where}: unknown key {prefix + key!r}{hint}")
+        nested = _settings_of(field.annotation)
+        if nested is not None and isinstance(value, Mapping):
+            _refuse_unknown(nested, value, where, f"{prefix}{key}.")
+
+
+def _known_keys(kind: type[BaseModel], prefix: str) -> list[str]:
+    return [prefix + name for name in kind.model_fields]
+
+
+def _settings_of(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (Union, UnionType):
+        return next((found for part in get_args(annotation) if (found := _settings_of(part))), None)
+    return None

@@ -1,0 +1,59 @@
+"""The sources: one declarative module each, found by listing this folder, with its facts in `manifests/sources`."""
+
+from __future__ import annotations
+
+import dataclasses
+import pkgutil
+import tomllib
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from endocorpus.errors import UsageError
+from endocorpus.records import Privacy
+from endocorpus.sources.layout import Expected, Source
+
+_PACKAGE = Path(__file__).parent
+_HELPERS = {"layout"}
+SOURCES: tuple[str, ...] = tuple(
+    sorted(
+        module.name.replace("_", "-") for module in pkgutil.iter_modules([str(_PACKAGE)]) if module.name not in _HELPERS
+    )
+)
+
+
+def load_source(name: str, privacy: Privacy | None = None) -> Source:
+    """A source's declaration; reads its facts file and nothing of the data.
+
+    Args:
+        name: one of `SOURCES`.
+        privacy: what the owner of a `folder` says of it; other sources declare it themselves.
+
+    Raises:
+        UsageError: no such source, or `privacy` given for a source that declares its own.
+    """
+    if name not in SOURCES:
+        raise UsageError(f"no source {name!r}; there is: {', '.join(SOURCES)}")
+    if privacy is not None and name != "folder":
+        raise UsageError(f"--privacy is for the source 'folder'; {name} declares its own")
+    facts = tomllib.loads((manifests_folder() / "sources" / f"{name}.toml").read_text(encoding="utf-8"))
+    module = import_module(f"endocorpus.sources.{name.replace('-', '_')}")
+    source = _source(name, facts, module.LAYOUT)
+    return dataclasses.replace(source, privacy=privacy) if privacy else source
+
+
+def _source(name: str, facts: dict[str, Any], layout: Any) -> Source:
+    expected = {what: Expected(**fact) for what, fact in facts.pop("expected", {}).items()}
+    return Source(name=name, layout=layout, expected=expected, year=facts.pop("year", None), **facts)
+
+
+def source_facts(source: Source) -> dict[str, object]:
+    """A source's declaration without its layout, as it stands in corpus.json."""
+    facts = {field.name: getattr(source, field.name) for field in dataclasses.fields(source) if field.name != "layout"}
+    return facts | {"expected": {what: dataclasses.asdict(expected) for what, expected in source.expected.items()}}
+
+
+def manifests_folder() -> Path:
+    """Where the reviewed facts lie: inside an installed package, or at the top of a checkout."""
+    installed = _PACKAGE.parent / "manifests"
+    return installed if installed.is_dir() else _PACKAGE.parent.parent / "manifests"

@@ -1,0 +1,23 @@
+"""Any folder of videos, or of folders with numbered frames: your own recordings, or a set without a module yet.
+
+Declared private unless its owner says otherwise. A recording is named after its path, which the id repeats in
+`[a-z0-9-]` together with a hash, so that names in any script stay distinct. Images carry no time: 25 frames per
+second is assumed, and recorded as such in the manifest.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from endocorpus.sources.layout import ANY_FRAME, ANY_VIDEO, FrameFolders, Layout, Videos
+
+LAYOUT: Layout = (
+    Videos(pattern=ANY_VIDEO, recording="{path}", case="{path}", case_basis="recording"),
+    FrameFolders(
+        pattern=ANY_FRAME,
+        recording="{folder}{before}",
+        case="{folder}{before}",
+        case_basis="recording",
+        rate=Fraction(25),
+    ),
+)

@@ -1,0 +1,21 @@
+"""The configuration of a build: one strict TOML file, or nothing for the defaults."""
+
+from __future__ import annotations
+
+from endocorpus.media.encode import EncodeConfig
+from endocorpus.segment import SegmentConfig
+from endocorpus.settings import Settings
+
+
+class ShardConfig(Settings):
+    """A shard is split when it would hold more than `max_clips` clips of more than one recording."""
+
+    max_clips: int = 2000
+
+
+class BuildConfig(Settings):
+    """Everything that changes the bytes of a corpus, besides the recordings and the encoder build."""
+
+    segment: SegmentConfig = SegmentConfig()
+    encode: EncodeConfig = EncodeConfig()
+    shards: ShardConfig = ShardConfig()

@@ -1,0 +1,1 @@
+"""De-identification: what may be written, decided before a pixel is."""

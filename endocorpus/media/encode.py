@@ -1,0 +1,258 @@
+"""The one encode pass: decode a recording once, write all its clips, prove each of them.
+
+Only decoded pixels cross. The graph maps one video stream, drops every other stream, all metadata, chapters and
+captions, and stamps frames with the clip's own clock. One encoder thread, because the bytes x264 writes depend on
+the number of threads; so a clip's bytes are a function of the source, the plan and the encoder build.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import ffmpeg
+import imageio_ffmpeg
+import numpy as np
+from PIL import Image
+
+from endocorpus.corpus.files import digest_file
+from endocorpus.media.inspect import inspect_clip
+from endocorpus.media.probe import DEMUXERS, IMAGE_FORMATS, main_video, open_video
+from endocorpus.records import Cleared, ClipPlan, EncodedClip, Excluded, Reason, RecordingPlan, Stage
+from endocorpus.settings import Settings
+
+_SECONDS_TO_START, _SECONDS_PER_FRAME = 120, 1.0  # far beyond the slowest machine; a hang still ends
+_running: set[subprocess.Popen[bytes]] = set()
+
+
+class EncodeConfig(Settings):
+    """How clips are stored: H.264 that decodes fast (no CABAC, no deblocking, no B-frames), closed groups of
+    pictures. The picture is scaled down so that its short side has `short_side` pixels, never up."""
+
+    short_side: int = 256
+    crf: int = 23  # x264 constant rate factor, 0 (lossless) to 51
+    preset: str = "veryfast"
+    keyframe_interval: int = 30  # frames
+
+
+@cache
+def encoder_build() -> str:
+    """Version line of the ffmpeg binary: clip bytes are reproducible given this."""
+    out = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-version"], capture_output=True, text=True, check=True)
+    return out.stdout.splitlines()[0]
+
+
+def picture_size(width: int, height: int, config: EncodeConfig) -> tuple[int, int]:
+    """Even width and height of the encoded picture for a source of `width` x `height` displayed pixels."""
+    scale = min(1.0, config.short_side / min(width, height))
+    return max(2, 2 * round(width * scale / 2)), max(2, 2 * round(height * scale / 2))
+
+
+def encode(plan: RecordingPlan, root: Path, folder: Path, config: EncodeConfig) -> tuple[EncodedClip, ...]:
+    """Write the clips of one recording into `folder` and prove each: one stream, exact frames, nothing else inside.
+
+    Args:
+        plan: a plan whose clearance says that its pixels may be written.
+        root: where the source's files lie.
+        folder: existing empty folder for the clips.
+
+    Raises:
+        Excluded: the media are damaged or take too long. Messages carry no path.
+        OSError: the disk is full.
+    """
+    if not isinstance(plan.clearance, Cleared):
+        raise TypeError("only a cleared recording may be encoded")
+    command = _command(plan, root, config)
+    frames = _raw_frames(plan, root) if plan.recording.media.kind == "frames" else None
+    _run(command, folder, frames, limit=_SECONDS_TO_START + _SECONDS_PER_FRAME * plan.facts.num_frames)
+    written = sorted(folder.iterdir())
+    if len(written) != len(plan.clips):
+        raise Excluded(
+            Stage.ENCODE,
+            Reason.DAMAGED,
+            f"{len(plan.clips)} clips were planned, the frames decoded fill {len(written)}",
+        )
+    return tuple(prove(clip, plan, path) for clip, path in zip(plan.clips, written, strict=True))
+
+
+def _command(plan: RecordingPlan, root: Path, config: EncodeConfig) -> list[str]:
+    """The ffmpeg call of one recording: input, graph, and a muxer that starts a new file at each clip's first frame."""
+    facts, rate, clips = plan.facts, plan.facts.rate, plan.clips
+    if plan.recording.media.kind == "frames":
+        stream = ffmpeg.input(
+            "pipe:0", format="rawvideo", pix_fmt="rgb24", s=f"{facts.width}x{facts.height}", framerate=str(rate)
+        ).video
+    else:
+        path = (root / plan.recording.media.paths[0]).absolute()
+        with open_video(path) as container:
+            index = main_video(container).index
+        source = ffmpeg.input(f"file:{path}", protocol_whitelist="file", format_whitelist=DEMUXERS, threads=1)
+        stream = source[str(index)]
+    graph = (
+        stream.filter("settb", f"{rate.denominator}/{rate.numerator}")
+        .filter("setpts", "N")
+        .filter("scale", clips[0].width, clips[0].height, flags="bicubic")
+        .filter("setsar", 1)
+        .filter("format", "yuv420p")
+    )
+    edges = _edges(clips)
+    output = ffmpeg.output(
+        graph,
+        "%06d.mp4",  # in the working folder, whose own name may hold a "%"
+        vcodec="libx264",
+        preset=config.preset,
+        crf=config.crf,
+        tune="fastdecode",
+        bf=0,
+        g=config.keyframe_interval,
+        sc_threshold=0,
+        threads=1,
+        force_key_frames=",".join(f"{float((edge - 0.5) / rate):.6f}" for edge in edges) or "0",
+        fps_mode="passthrough",
+        enc_time_base=f"{rate.denominator}:{rate.numerator}",
+        map_metadata=-1,
+        map_chapters=-1,
+        **{"metadata:s:v:0": "encoder="},
+        a53cc=0,
+        an=None,
+        sn=None,
+        dn=None,
+        flags="+bitexact+cgop",
+        fflags="+bitexact",
+        format="segment",
+        segment_format="mp4",
+        segment_format_options="movflags=+faststart:fflags=+bitexact",
+        segment_frames=",".join(map(str, edges)) or str(len(clips[0].span) + 1),
+        reset_timestamps=1,
+    )
+    flags = ("-hide_banner", "-nostdin", "-xerror", "-loglevel", "error", "-nostats")
+    return list(ffmpeg.compile(output.global_args(*flags), cmd=imageio_ffmpeg.get_ffmpeg_exe()))
+
+
+def _edges(clips: Sequence[ClipPlan]) -> list[int]:
+    """First output frame of every clip but the first. Clips follow each other: a gap needs the seek planner."""
+    for before, after in pairwise(clips):
+        if before.span.stop != after.span.start or (before.width, before.height) != (after.width, after.height):
+            raise ValueError("clips of one pass must follow each other and share a size")
+    if clips[0].span.start != 0:
+        raise ValueError("the first clip must start with the recording")
+    return [clip.span.start for clip in clips[1:]]
+
+
+def _raw_frames(plan: RecordingPlan, root: Path) -> Iterator[bytes]:
+    """The images of a frame sequence as RGB bytes, in order."""
+    size = (plan.facts.width, plan.facts.height)
+    for number, path in enumerate(plan.recording.media.paths):
+        try:
+            with Image.open(root / path, formats=IMAGE_FORMATS) as image:
+                pixels = np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            detail = f"image {number + 1} of {plan.facts.num_frames} cannot be decoded: {type(error).__name__}"
+            raise Excluded(Stage.ENCODE, Reason.DAMAGED, detail) from None
+        if pixels.shape != (size[1], size[0], 3):
+            raise Excluded(Stage.ENCODE, Reason.FRAME_SIZE_CHANGES, f"image {number + 1} changed after it was probed")
+        yield pixels.tobytes()
+
+
+def _run(command: list[str], folder: Path, frames: Iterator[bytes] | None, limit: float) -> None:
+    """Run ffmpeg in its own process group, feed it, and end the whole group when it takes too long."""
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.PIPE if frames else subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+        )
+        _running.add(process)
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            _kill(process)
+
+        timer = threading.Timer(limit, end)
+        timer.start()
+        try:
+            if frames and process.stdin:
+                _feed(process.stdin, frames)
+            process.wait()
+        finally:
+            timer.cancel()
+            _kill(process)
+            _running.discard(process)
+        errors.seek(0)
+        text = errors.read().decode("utf-8", "replace")
+    if late.is_set():
+        raise Excluded(Stage.ENCODE, Reason.TIMED_OUT, f"not done after {limit:.0f} s")
+    if process.returncode:
+        raise _failure(text, process.returncode)
+
+
+def _feed(pipe: Any, frames: Iterator[bytes]) -> None:
+    try:
+        with pipe:
+            for frame in frames:
+                pipe.write(frame)
+    except BrokenPipeError:
+        pass  # ffmpeg ended early: its exit code and its words say why
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, 9)
+        process.wait()
+
+
+def end_children() -> None:
+    """End the encoders that this process started, when it must end at once itself."""
+    for process in list(_running):
+        _kill(process)
+
+
+def _failure(text: str, code: int) -> Exception:
+    """What ffmpeg's last words mean: a machine's trouble stops the build, bad media do not."""
+    if os.strerror(errno.ENOSPC) in text:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if code < 0:
+        return RuntimeError(f"ffmpeg was ended by signal {-code}")
+    lines = [line for line in text.splitlines() if line.strip() and "/" not in line]  # no path leaves this function
+    said = lines[0].split("] ")[-1][:200] if lines else f"exit code {code}"
+    return Excluded(Stage.ENCODE, Reason.DAMAGED, f"decoding fails: {said}")
+
+
+def prove(clip: ClipPlan, plan: RecordingPlan, path: Path) -> EncodedClip:
+    """Open a written clip and check that it is what was planned and nothing else.
+
+    Raises:
+        Excluded: it has another number of frames than planned, so the media are damaged.
+        RuntimeError: anything else is not as planned (a bug).
+    """
+    with path.open("rb") as file:
+        facts = inspect_clip(file)
+    if facts.num_frames != len(clip.span):
+        raise Excluded(
+            Stage.ENCODE, Reason.DAMAGED, f"{len(clip.span)} frames were planned, {facts.num_frames} were decoded"
+        )
+    if facts.beside or (facts.width, facts.height) != (clip.width, clip.height) or facts.keyframes[0] != 0:
+        raise RuntimeError(f"{clip.key}: not encoded as planned: {facts}")
+    return EncodedClip(
+        plan=clip,
+        path=str(path),
+        size=path.stat().st_size,
+        digest=digest_file(path),
+        num_frames=facts.num_frames,
+        rate=plan.facts.rate,
+        keyframes=facts.keyframes,
+        mean_luma=facts.mean_luma,
+        sharpness=facts.sharpness,
+    )

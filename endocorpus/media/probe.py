@@ -1,0 +1,222 @@
+"""Facts of a recording's files, read without trusting their names: counts, sizes, rates, and what else is inside.
+
+Metadata is counted, never read: its values may identify a patient.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NoReturn
+
+import av
+import av.error
+import numpy as np
+import xxhash
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+from PIL import Image, UnidentifiedImageError
+
+from endocorpus.corpus.files import digest_file
+from endocorpus.records import Excluded, Media, MediaFacts, Reason, Stage
+
+# Demuxers of self-contained files. Playlists and concat scripts, which pull in other files, are not among them.
+DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,asf,flv"
+OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
+IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "TIFF")
+# mp4 lists every sample; these containers list none, or list what is not a frame, so their frames are counted.
+_COUNTED_BY_DECODING = {"avi", "mpeg", "mpegts", "mpegvideo", "m4v", "flv", "asf"}
+
+
+def probe(media: Media, root: Path) -> MediaFacts:
+    """Facts of one recording.
+
+    Raises:
+        Excluded: the files cannot become clips, with the reason. Messages carry no path.
+    """
+    paths = [root / path for path in media.paths]
+    for path in paths:
+        _refuse_empty(path)
+    return _probe_video(paths[0]) if media.kind == "video" else _probe_frames(paths, media.rate)
+
+
+def _exclude(reason: Reason, detail: str) -> NoReturn:
+    raise Excluded(Stage.PROBE, reason, detail)
+
+
+def _refuse_empty(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            if not file.read(1):
+                _exclude(Reason.EMPTY_FILE, "the file has no bytes")
+    except OSError as error:
+        _exclude(Reason.UNREADABLE, f"cannot be opened: {error.strerror}")
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[InputContainer]:
+    """Open a self-contained video file; metadata is left undecoded as far as libav allows.
+
+    Raises:
+        Excluded: not a video of a known kind.
+    """
+    try:
+        container = av.open(str(path), options=OPEN_OPTIONS, metadata_errors="ignore")
+    except (av.error.FFmpegError, ValueError) as error:
+        kind = f"libav: {error.strerror}" if isinstance(error, av.error.FFmpegError) else "libav cannot read it"
+        _exclude(Reason.NOT_A_VIDEO, kind)
+    with container:
+        yield container
+
+
+def _probe_video(path: Path) -> MediaFacts:
+    with open_video(path) as container:
+        stream = main_video(container)
+        others = Counter(other.type for other in container.streams if other.index != stream.index)
+        metadata = len(container.metadata) + sum(len(other.metadata) for other in container.streams)
+        metadata += len(container.chapters())
+        promised = stream.frames
+        index = _packet_index(container, stream)
+        width, height = _display_size(path, stream.index)
+        num_frames = len(index)
+        if _first_name(container) in _COUNTED_BY_DECODING:
+            num_frames = _count_by_decoding(path, stream.index)
+        elif promised and index.size_with_discarded < promised:
+            _exclude(
+                Reason.TRUNCATED, f"the header promises {promised} frames, the file holds {index.size_with_discarded}"
+            )
+        if num_frames == 0:
+            _exclude(Reason.DAMAGED, "no frame can be decoded")
+        return MediaFacts(
+            num_frames=num_frames,
+            rate=_nominal_rate(stream),
+            variable_rate=_varies(index.pts),
+            width=width,
+            height=height,
+            codec=stream.codec_context.name,
+            container=_first_name(container),
+            dropped_streams=dict(sorted(others.items())),
+            metadata_fields=metadata,
+            digest=digest_file(path),
+            bytes=path.stat().st_size,
+        )
+
+
+def main_video(container: InputContainer) -> VideoStream:
+    """The largest moving picture of a container; cover art and thumbnails are not.
+
+    Raises:
+        Excluded: there is none.
+    """
+    videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not videos:
+        _exclude(Reason.NO_VIDEO_STREAM, "the container holds no video stream")
+    return max(videos, key=lambda s: (s.width or 0) * (s.height or 0))
+
+
+def _first_name(container: InputContainer) -> str:
+    return container.format.name.split(",")[0]
+
+
+class _PacketIndex:
+    """Presentation times of the frames that a decoder returns, and how many packets there are with the discarded."""
+
+    def __init__(self) -> None:
+        self.pts: list[int] = []
+        self.size_with_discarded = 0
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+
+def _packet_index(container: InputContainer, stream: VideoStream) -> _PacketIndex:
+    index = _PacketIndex()
+    try:
+        for packet in container.demux(stream):
+            if packet.size == 0:  # the flush packet at the end
+                continue
+            index.size_with_discarded += 1
+            if not packet.is_discard:  # an edit list hides these
+                index.pts.append(packet.pts if packet.pts is not None else len(index.pts))
+    except av.error.FFmpegError as error:
+        _exclude(Reason.DAMAGED, f"reading stops after {index.size_with_discarded} frames: {error.strerror}")
+    index.pts.sort()
+    return index
+
+
+def _count_by_decoding(path: Path, stream_index: int) -> int:
+    with open_video(path) as container:
+        try:
+            return sum(1 for _ in container.decode(container.streams[stream_index]))
+        except av.error.FFmpegError as error:
+            _exclude(Reason.DAMAGED, f"decoding stops: {error.strerror}")
+
+
+def _display_size(path: Path, stream_index: int) -> tuple[int, int]:
+    """Width and height upright and with square pixels, from the first decoded frame."""
+    with open_video(path) as container:
+        stream: Any = container.streams[stream_index]
+        try:
+            frame = next(container.decode(stream), None)
+        except av.error.FFmpegError as error:
+            _exclude(Reason.DAMAGED, f"the first frame cannot be decoded: {error.strerror}")
+        if frame is None:
+            _exclude(Reason.DAMAGED, "no frame can be decoded")
+        aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
+        width = round(frame.width * (aspect if aspect > 0 else 1))
+        turned = frame.rotation % 180 == 90
+        return (frame.height, width) if turned else (width, frame.height)
+
+
+def _nominal_rate(stream: VideoStream) -> Fraction:
+    """The guessed rate where the average agrees with it, else the average: a guess doubles for interlaced video."""
+    average, guessed = stream.average_rate, stream.guessed_rate
+    if average and guessed and abs(average / guessed - 1) < 0.01:
+        return guessed.limit_denominator(100_000)
+    return (average or guessed or Fraction(25)).limit_denominator(100_000)
+
+
+def _varies(pts: Sequence[int]) -> bool:
+    steps = np.diff(np.asarray(pts, dtype=np.int64))
+    if len(steps) < 2:
+        return False
+    middle = statistics.median(steps.tolist())
+    return bool(np.abs(steps - middle).max() > max(2, 0.25 * middle))
+
+
+def _probe_frames(paths: Sequence[Path], rate: Fraction | None) -> MediaFacts:
+    sizes: Counter[tuple[int, int]] = Counter()
+    formats: Counter[str] = Counter()
+    fields = 0
+    hasher = xxhash.xxh3_128()
+    for number, path in enumerate(paths):
+        try:
+            with Image.open(path, formats=IMAGE_FORMATS) as image:
+                sizes[image.size] += 1
+                formats[str(image.format).lower()] += 1
+                fields += len(image.info)
+        except (UnidentifiedImageError, OSError, Image.DecompressionBombError, ValueError) as error:
+            _exclude(Reason.NOT_A_VIDEO, f"image {number + 1} of {len(paths)} is not readable: {type(error).__name__}")
+        hasher.update(digest_file(path).encode())
+    if len(sizes) > 1:
+        listed = ", ".join(f"{count} of {w}x{h}" for (w, h), count in sizes.most_common(3))
+        _exclude(Reason.FRAME_SIZE_CHANGES, f"{len(sizes)} sizes: {listed}")
+    (width, height) = next(iter(sizes))
+    return MediaFacts(
+        num_frames=len(paths),
+        rate=rate or Fraction(25),
+        variable_rate=False,
+        width=width,
+        height=height,
+        codec="+".join(sorted(formats)),
+        container="images",
+        dropped_streams={},
+        metadata_fields=fields,
+        digest=hasher.hexdigest(),
+        bytes=sum(path.stat().st_size for path in paths),
+    )

@@ -1,0 +1,307 @@
+"""The assembly: raw files -> recordings -> plans -> clips -> shards -> manifests -> report. Reading this file is
+understanding the pipeline.
+
+Every step is a function of values that can be printed. Whatever is found is kept, or excluded with a reason, and the
+sums are checked before the corpus is committed. A killed build is continued by running it again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from endocorpus import __version__
+from endocorpus.config import BuildConfig
+from endocorpus.corpus.files import atomic_file, digest_bytes, digest_file
+from endocorpus.corpus.manifest import DESCRIPTOR, REPORT, SHARDS, Corpus, open_corpus, table_bytes, write_descriptor
+from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
+from endocorpus.corpus.shards import assign_buckets, shard_digest, write_shard
+from endocorpus.engine import run_tasks
+from endocorpus.errors import DataError, UsageError
+from endocorpus.media.encode import encoder_build
+from endocorpus.records import EncodedClip, Excluded, Exclusion, RecordingPlan
+from endocorpus.report.page import write_report
+from endocorpus.rows import Row, card, clip_row, deid_row, excluded_row, recording_row
+from endocorpus.scan import Scan, scan
+from endocorpus.sources import source_facts
+from endocorpus.sources.layout import Source
+from endocorpus.staging import (
+    EncodeTask,
+    PlanTask,
+    encode_task,
+    exclusion_of,
+    load_encoded,
+    plan_task,
+    task_id,
+    work_area,
+)
+
+
+class BuildWatcher:
+    """What a build tells whoever watches, in this order; `encoded` comes once per finished recording."""
+
+    def scanned(self, scan: Scan) -> None: ...
+
+    def planned(self, plans: Sequence[RecordingPlan], exclusions: Sequence[Exclusion]) -> None: ...
+
+    def encoding(self, clips: int, seconds: float) -> None: ...
+
+    def encoded(self, clips: int, seconds: float) -> None: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class _Shard:
+    """One bucket of recordings on its way to a tar."""
+
+    bucket: str
+    plans: tuple[RecordingPlan, ...]
+    address: str  # of everything that decides the tar's bytes
+    receipt: dict[str, Any] | None = field(default=None)
+
+
+def build(
+    source: Source,
+    root: Path,
+    out: Path,
+    config: BuildConfig,
+    *,
+    name: str | None = None,
+    workers: int = 1,
+    watcher: BuildWatcher | None = None,
+) -> Corpus:
+    """Build the corpus of `source` from the files below `root`, or bring it up to date, and return it opened.
+
+    Args:
+        out: folder of the corpus; made if need be.
+        name: corpus name, which starts every key and shard name; the source's name by default.
+        workers: processes; the bytes of the corpus do not depend on it.
+        watcher: told about progress.
+
+    Raises:
+        UsageError: `root` or `out` cannot be used.
+        DataError: the disk is full.
+    """
+    name, watcher = name or source.name, watcher or BuildWatcher()
+    _refuse_nesting(root, out)
+    with work_area(out) as work:
+        scanned = scan(source, root)
+        watcher.scanned(scanned)
+        plans, exclusions = plan_all(scanned, source, root, config, workers)
+        watcher.planned(plans, exclusions)
+        shards = _shards(plans, source, config, name)
+        _load_receipts(shards, work, out)
+        stale = [shard for shard in shards if shard.receipt is None]
+        if stale:
+            (out / DESCRIPTOR).unlink(missing_ok=True)  # from here to the end this is not a finished corpus
+        _encode(stale, root, work, config, workers, watcher)
+        for shard in stale:
+            _write_shard(shard, source, work, out, config, name)
+        exclusions += [_exclusion(row) for shard in shards for row in _receipt(shard)["excluded"]]
+        _commit(scanned, plans, exclusions, shards, source, out, config, name)
+        shutil.rmtree(work / "encoded")
+    return open_corpus(out)
+
+
+def _refuse_nesting(root: Path, out: Path) -> None:
+    if out.resolve() == root.resolve() or root.resolve() in out.resolve().parents:
+        raise UsageError(f"{out}: lies inside the raw tree {root}, where it would be taken for data; use another --out")
+
+
+def plan_all(
+    scanned: Scan, source: Source, root: Path, config: BuildConfig, workers: int
+) -> tuple[list[RecordingPlan], list[Exclusion]]:
+    """Plans by recording id, and everything that was left out so far. Opens media, writes nothing."""
+    tasks = [PlanTask(recording=r, root=root, privacy=source.privacy, config=config) for r in scanned.recordings]
+    outcomes = [outcome for _, outcome in run_tasks(plan_task, tasks, workers)]
+    plans = sorted((o for o in outcomes if isinstance(o, RecordingPlan)), key=lambda p: p.recording.recording_id)
+    return plans, [*scanned.exclusions, *(o for o in outcomes if isinstance(o, Exclusion))]
+
+
+def _shards(plans: Sequence[RecordingPlan], source: Source, config: BuildConfig, name: str) -> list[_Shard]:
+    by_id = {plan.recording.recording_id: plan for plan in plans}
+    buckets = assign_buckets(
+        weights={rid: len(plan.clips) for rid, plan in by_id.items()},
+        hashes={rid: digest_bytes(rid.encode()) for rid in by_id},
+        limit=config.shards.max_clips,
+    )
+    shards = []
+    for bucket, ids in sorted(buckets.items()):
+        members = tuple(by_id[rid] for rid in ids)
+        decides = [
+            (task_id(plan, config.encode), recording_row(plan, source), source.licence, name) for plan in members
+        ]
+        address = digest_bytes(json.dumps(decides, sort_keys=True).encode())
+        shards.append(_Shard(bucket=bucket, plans=members, address=address))
+    return shards
+
+
+def _load_receipts(shards: Sequence[_Shard], work: Path, out: Path) -> None:
+    """Find the shards that need no work: same address, and the tar still has the bytes that were written."""
+    for shard in shards:
+        path = work / "receipts" / f"{shard.bucket}.json"
+        if not path.exists():
+            continue
+        receipt = json.loads(path.read_text())
+        tar = receipt["tar"]
+        intact = tar is None or (
+            (out / SHARDS / tar["name"]).exists() and shard_digest(out / SHARDS / tar["name"]) == tar["xxh3_128"]
+        )
+        if receipt["address"] == shard.address and intact:
+            shard.receipt = receipt
+
+
+def _encode(
+    stale: Sequence[_Shard], root: Path, work: Path, config: BuildConfig, workers: int, watcher: BuildWatcher
+) -> None:
+    folder = work / "encoded"
+    tasks = [
+        EncodeTask(task_id=task_id(plan, config.encode), plan=plan, root=root, folder=folder, config=config.encode)
+        for shard in stale
+        for plan in shard.plans
+    ]
+    tasks.sort(key=lambda task: -task.plan.facts.num_frames)  # the longest first, so that none is left over at the end
+    watcher.encoding(sum(len(t.plan.clips) for t in tasks), sum(_seconds(t.plan) for t in tasks))
+    for task, clips in run_tasks(encode_task, tasks, workers):
+        watcher.encoded(clips, _seconds(task.plan))
+
+
+def _seconds(plan: RecordingPlan) -> float:
+    return float(plan.facts.num_frames / plan.facts.rate)
+
+
+def _write_shard(shard: _Shard, source: Source, work: Path, out: Path, config: BuildConfig, name: str) -> None:
+    """Write one tar from the finished clips of its recordings, and the receipt that lets the next build skip it."""
+    samples: list[tuple[RecordingPlan, EncodedClip]] = []
+    excluded: list[Row] = []
+    for plan in shard.plans:
+        outcome = load_encoded(plan, work / "encoded", task_id(plan, config.encode))
+        if isinstance(outcome, Excluded):
+            excluded.append(excluded_row(exclusion_of(plan.recording, outcome)))
+        else:
+            samples += [(plan, clip) for clip in outcome]
+    receipt: dict[str, Any] = {"address": shard.address, "tar": None, "clips": [], "excluded": excluded}
+    if samples:
+        tar_name = f"{name}-{shard.bucket}.tar"
+        written = write_shard(out / SHARDS / tar_name, [(clip, card(plan, clip, source)) for plan, clip in samples])
+        receipt["tar"] = {"name": tar_name, "size": written.size, "xxh3_128": written.digest}
+        receipt["clips"] = [
+            clip_row(plan, clip, source, tar_name, *written.members[2 * i : 2 * i + 2])
+            for i, (plan, clip) in enumerate(samples)
+        ]
+    with atomic_file(work / "receipts" / f"{shard.bucket}.json") as file:
+        file.write(json.dumps(receipt).encode())
+    shard.receipt = receipt
+
+
+def _receipt(shard: _Shard) -> dict[str, Any]:
+    assert shard.receipt is not None
+    return shard.receipt
+
+
+def _exclusion(row: Mapping[str, Any]) -> Exclusion:
+    return Exclusion(**row)
+
+
+def _commit(
+    scanned: Scan,
+    plans: Sequence[RecordingPlan],
+    exclusions: Sequence[Exclusion],
+    shards: Sequence[_Shard],
+    source: Source,
+    out: Path,
+    config: BuildConfig,
+    name: str,
+) -> None:
+    """Check the sums, write the tables and the report, and, last, the descriptor that makes it a corpus."""
+    lost = {exclusion.subject for exclusion in exclusions}
+    kept = [plan for plan in plans if plan.recording.subject not in lost]
+    clips = [row for shard in shards for row in _receipt(shard)["clips"]]
+    _reconcile(scanned, kept, exclusions, clips)
+    tars = sorted((_receipt(shard)["tar"] for shard in shards if _receipt(shard)["tar"]), key=lambda tar: tar["name"])
+    rows: dict[str, list[Row]] = {
+        "recordings": [recording_row(plan, source) for plan in kept],
+        "clips": sorted(clips, key=lambda row: (row["shard"], row["mp4_offset"])),
+        "annotations": [],
+        "deid": [deid_row(plan) for plan in kept],
+        "excluded": [excluded_row(e) for e in sorted(exclusions, key=lambda e: (e.subject, e.reason))],
+    }
+    tables = {table: table_bytes(table, rows[table]) for table in TABLES}
+    descriptor: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "endocorpus": __version__,
+        "encoder": encoder_build(),
+        "config": config.model_dump(mode="json"),
+        "config_digest": digest_bytes(config.model_dump_json().encode()),
+        "source": source_facts(source),
+        "counts": _counts(scanned, kept, exclusions, clips),
+        "shards": tars,
+        "tables": {
+            table: {"rows": len(rows[table]), "size": len(data), "xxh3_128": digest_bytes(data)}
+            for table, data in tables.items()
+        },
+    }
+    if _is_committed(out, descriptor):
+        return
+    (out / DESCRIPTOR).unlink(missing_ok=True)  # from here to the end this is not a finished corpus
+    for stray in sorted((out / SHARDS).iterdir()):
+        if stray.name not in {tar["name"] for tar in tars}:
+            stray.unlink()
+    for table, data in tables.items():
+        with atomic_file(out / f"{table}.parquet") as file:
+            file.write(data)
+    (out / REPORT).parent.mkdir(exist_ok=True)
+    write_report(Corpus(root=out, descriptor=descriptor), out / REPORT)
+    write_descriptor(out, descriptor)
+
+
+def _is_committed(out: Path, descriptor: Mapping[str, Any]) -> bool:
+    """Whether `out` already holds exactly this corpus, so that nobody who reads it now need be disturbed."""
+    try:
+        if open_corpus(out).descriptor != descriptor:
+            return False
+    except DataError:
+        return False
+    tables = ((out / f"{table}.parquet", entry) for table, entry in descriptor["tables"].items())
+    return (out / REPORT).exists() and all(
+        path.exists() and digest_file(path) == entry["xxh3_128"] for path, entry in tables
+    )
+
+
+def _reconcile(
+    scanned: Scan, kept: Sequence[RecordingPlan], exclusions: Sequence[Exclusion], clips: Sequence[Row]
+) -> None:
+    """Scanned = kept + excluded, for files, recordings and frames. Anything else is a bug, and stops the build."""
+    files = sum(len(plan.recording.media.paths) for plan in kept) + len(scanned.sidecars)
+    files += sum(exclusion.files for exclusion in exclusions)
+    found = len(scanned.recordings) + sum(e.unit == "recording" for e in scanned.exclusions)
+    recordings = len(kept) + sum(e.unit == "recording" for e in exclusions)
+    frames = sum(plan.facts.num_frames for plan in kept)
+    written = Counter({"frames": 0})
+    for row in clips:
+        written["frames"] += int(str(row["num_frames"]))
+    if (files, recordings, frames) != (scanned.num_files, found, written["frames"]):
+        raise RuntimeError(
+            f"the sums do not agree: {files} of {scanned.num_files} files, {recordings} of {found} recordings, "
+            f"{written['frames']} of {frames} frames are accounted for"
+        )
+
+
+def _counts(scanned: Scan, kept: Sequence[RecordingPlan], exclusions: Sequence[Exclusion], clips: Sequence[Row]) -> Row:
+    return {
+        "files": scanned.num_files,
+        "sidecars": len(scanned.sidecars),
+        "recordings": len(kept),
+        "cases": len({plan.recording.case_id for plan in kept}),
+        "clips": len(clips),
+        "frames": sum(plan.facts.num_frames for plan in kept),
+        "seconds": round(sum(_seconds(plan) for plan in kept), 3),
+        "excluded_recordings": sum(e.unit == "recording" for e in exclusions),
+        "excluded_files": sum(e.unit == "file" for e in exclusions),
+        "excluded_by_reason": dict(sorted(Counter(str(e.reason) for e in exclusions).items())),
+    }

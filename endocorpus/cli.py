@@ -1,0 +1,339 @@
+"""The command line: a thin skin, one library call per command; heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from endocorpus import __version__
+from endocorpus.console import Commands, count, echo_json, echo_table
+from endocorpus.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from endocorpus.config import BuildConfig
+    from endocorpus.corpus.manifest import Corpus
+    from endocorpus.sources.layout import Source
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+source_option = click.option("--source", "source_name", required=True, metavar="NAME", help="See `endocorpus sources`.")
+root_option = click.option(
+    "--root",
+    type=FOLDER,
+    help="Folder of the raw files. Default: raw/NAME, or below $ENDOCORPUS_RAW, or $ENDOCORPUS_RAW itself.",
+)
+privacy_option = click.option(
+    "--privacy",
+    type=click.Choice(["public", "private"]),
+    help="Only for the source 'folder': private (the default) is quarantined.",
+)
+config_option = click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file.")
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Such as segment.clip_seconds=4."
+)
+workers_option = click.option(
+    "--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="one per core", help="Processes."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="endocorpus")
+def main() -> None:
+    """From raw endoscopy video to a de-identified, sharded, described corpus.
+
+    Exit codes: 0 done, 1 a problem with data, 2 a problem with the command.
+    """
+
+
+@main.command()
+@click.argument("name", required=False)
+@json_option
+def sources(name: str | None, as_json: bool) -> None:
+    """List the sources, or show one: licence, citation, how to get it, how many there should be."""
+    from endocorpus.sources import SOURCES, load_source, source_facts
+
+    if name is None:
+        facts = [source_facts(load_source(each)) for each in SOURCES]
+        if as_json:
+            echo_json(facts)
+        else:
+            rows = [(f["name"], f["title"], f["privacy"], f["licence"]) for f in facts]
+            echo_table("Sources", ("name", "title", "privacy", "licence"), rows)
+        return
+    shown = source_facts(load_source(name))
+    if as_json:
+        echo_json(shown)
+    else:
+        echo_table(name, ("fact", "value"), [(key, _plain(value)) for key, value in shown.items()])
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {_plain(inner)}" for key, inner in value.items())
+    return "" if value is None else str(value)
+
+
+@main.command()
+@source_option
+@click.option("--out", type=FOLDER, required=True, help="Folder for the raw tree; the truth goes beside it.")
+@click.option("--seed", type=int, required=True, help="The same seed renders the same bytes.")
+@click.option("--recordings", type=click.IntRange(1), help="How many videos.")
+@click.option("--seconds", type=click.FloatRange(0.1, 3600), help="Length of each.")
+def phantom(source_name: str, out: Path, seed: int, recordings: int | None, seconds: float | None) -> None:
+    """Render a stand-in for a source: endoscopy-like video in the layout of the real data, with exact ground truth."""
+    from endocorpus.phantom import render_source
+
+    try:
+        tree = render_source(source_name, out, seed=seed, recordings=recordings, seconds=seconds)
+    except (ValueError, FileExistsError) as error:
+        raise UsageError(str(error)) from None
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written: {error.strerror}") from None
+    click.echo(
+        f"rendered {count(len(tree.recordings), 'recording')} into {tree.root}, the truth into {tree.truth}"
+    )
+
+
+@main.command()
+@source_option
+@root_option
+@privacy_option
+@json_option
+def scan(source_name: str, root: Path | None, privacy: Literal["public", "private"] | None, as_json: bool) -> None:
+    """Show what lies below a root: recordings, sidecars, and what the layout does not name. Opens no media."""
+    from endocorpus.scan import scan as scan_files
+    from endocorpus.sources import load_source
+
+    source = load_source(source_name, privacy)
+    found = scan_files(source, raw_root(source, root))
+    if as_json:
+        echo_json(
+            {
+                "files": found.num_files,
+                "sidecars": len(found.sidecars),
+                "recordings": [
+                    {"id": r.recording_id, "subject": r.subject, "case": r.case_id} for r in found.recordings
+                ],
+                "exclusions": [_exclusion(e) for e in found.exclusions],
+            }
+        )
+        return
+    rows = [(r.recording_id, r.subject, len(r.media.paths)) for r in found.recordings]
+    echo_table(f"{count(len(rows), 'recording')} in {count(found.num_files, 'file')}", ("id", "what", "files"), rows)
+    _echo_exclusions([_exclusion(e) for e in found.exclusions])
+
+
+@main.command()
+@source_option
+@root_option
+@privacy_option
+@config_option
+@set_option
+@workers_option
+@json_option
+def plan(
+    source_name: str,
+    root: Path | None,
+    privacy: Literal["public", "private"] | None,
+    config_file: Path | None,
+    overrides: tuple[str, ...],
+    workers: int,
+    as_json: bool,
+) -> None:
+    """Show what a build would do: recordings, clips, exclusions. Writes nothing."""
+    from endocorpus.build import plan_all
+    from endocorpus.scan import scan as scan_files
+    from endocorpus.sources import load_source
+
+    source, config = load_source(source_name, privacy), _config(config_file, overrides)
+    root = raw_root(source, root)
+    plans, exclusions = plan_all(scan_files(source, root), source, root, config, workers)
+    rows = [
+        (
+            p.recording.recording_id,
+            p.facts.num_frames,
+            f"{float(p.facts.rate):g}",
+            len(p.clips),
+            f"{p.clips[0].width}x{p.clips[0].height}",
+        )
+        for p in plans
+    ]
+    header = ("recording", "frames", "rate", "clips", "size")
+    if as_json:
+        echo_json(
+            {
+                "recordings": [dict(zip(header, row, strict=True)) for row in rows],
+                "exclusions": [_exclusion(e) for e in exclusions],
+            }
+        )
+        return
+    echo_table(f"{count(sum(len(p.clips) for p in plans), 'clip')} planned", header, rows)
+    _echo_exclusions([_exclusion(e) for e in exclusions])
+
+
+@main.command()
+@source_option
+@root_option
+@click.option("--out", type=FOLDER, help="Folder of the corpus. Default: corpora/NAME.")
+@click.option(
+    "--name", "corpus_name", help="Name of the corpus, which starts its shards' names. Default: the source's."
+)
+@privacy_option
+@config_option
+@set_option
+@workers_option
+def build(
+    source_name: str,
+    root: Path | None,
+    out: Path | None,
+    corpus_name: str | None,
+    privacy: Literal["public", "private"] | None,
+    config_file: Path | None,
+    overrides: tuple[str, ...],
+    workers: int,
+) -> None:
+    """Build a corpus, continue a build that was interrupted, or bring a corpus up to date: the same command."""
+    from endocorpus.build import build as build_corpus
+    from endocorpus.progress import ShownProgress
+    from endocorpus.sources import load_source
+
+    source, config = load_source(source_name, privacy), _config(config_file, overrides)
+    out = out or Path("corpora") / (corpus_name or source.name)
+    with ShownProgress() as shown:
+        corpus = build_corpus(
+            source, raw_root(source, root), out, config, name=corpus_name, workers=workers, watcher=shown
+        )
+    _echo_summary(corpus)
+    if not corpus.descriptor["counts"]["clips"]:
+        raise DataError(_why_empty(corpus))
+
+
+@main.command()
+@click.argument("corpus_folder", metavar="CORPUS", type=FOLDER)
+@click.option("--fast", is_flag=True, help="Check every byte, but do not decode the clips.")
+@workers_option
+@json_option
+def verify(corpus_folder: Path, fast: bool, workers: int, as_json: bool) -> None:
+    """Re-open everything: tables, shards, every clip. Exit code 1 names what is damaged."""
+    import dataclasses
+
+    from endocorpus.corpus.manifest import open_corpus
+    from endocorpus.verify import verify as verify_corpus
+
+    outcome = verify_corpus(open_corpus(corpus_folder), decode=not fast, workers=workers)
+    if as_json:
+        echo_json(dataclasses.asdict(outcome))
+    else:
+        for problem in outcome.problems:
+            click.echo(f"{corpus_folder}/{problem.where}: {problem.what}")
+        click.echo(
+            f"{count(outcome.shards, 'shard')}, {count(outcome.clips, 'clip')}, {outcome.bytes:,} bytes: "
+            + (count(len(outcome.problems), "problem") if outcome.problems else "everything is as it was committed")
+        )
+    if outcome.problems:
+        raise DataError(f"{corpus_folder}: damaged; `endocorpus build` repairs it from the raw files")
+
+
+@main.command()
+@click.argument("corpus_folder", metavar="CORPUS", type=FOLDER)
+@json_option
+def info(corpus_folder: Path, as_json: bool) -> None:
+    """Show what a finished corpus holds."""
+    from endocorpus.corpus.manifest import open_corpus
+
+    corpus = open_corpus(corpus_folder)
+    if as_json:
+        echo_json(dict(corpus.descriptor))
+    else:
+        _echo_summary(corpus)
+
+
+@main.command()
+@click.argument("corpus_folder", metavar="CORPUS", type=FOLDER)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: report/index.html in the corpus."
+)
+@json_option
+def report(corpus_folder: Path, out: Path | None, as_json: bool) -> None:
+    """Write the report page of a corpus, or print its figures with --json."""
+    from endocorpus.corpus.manifest import REPORT, open_corpus
+    from endocorpus.report.page import write_report
+    from endocorpus.report.stats import corpus_stats
+
+    corpus = open_corpus(corpus_folder)
+    if as_json:
+        echo_json(corpus_stats(corpus).to_json())
+        return
+    path = out or corpus.root / REPORT
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_report(corpus, path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
+    click.echo(f"report written to {path}")
+
+
+def raw_root(source: Source, root: Path | None) -> Path:
+    """Where the raw files of a source lie: `--root`, or below $ENDOCORPUS_RAW, or raw/<source>.
+
+    Raises:
+        UsageError: there is no such folder; says how to get the data and how to render a stand-in.
+    """
+    if root is None:
+        given = os.environ.get("ENDOCORPUS_RAW")
+        root = Path(given) if given else Path("raw") / source.name
+        if given and (root / source.name).is_dir():
+            root = root / source.name
+    if root.is_dir():
+        return root
+    from endocorpus.phantom.layouts import LAYOUTS
+
+    stand_in = f" Or render a stand-in: endocorpus phantom --source {source.name} --out {root} --seed 1"
+    raise UsageError(
+        f"{root}: no such folder, so there is nothing to build from. {source.obtain}"
+        + (stand_in if source.name in LAYOUTS else "")
+    )
+
+
+def _config(path: Path | None, overrides: tuple[str, ...]) -> BuildConfig:
+    from endocorpus.config import BuildConfig
+    from endocorpus.settings import load_settings
+
+    return load_settings(BuildConfig, path, overrides)
+
+
+def _exclusion(exclusion: Any) -> dict[str, Any]:
+    from endocorpus.rows import excluded_row
+
+    return excluded_row(exclusion)
+
+
+def _echo_exclusions(exclusions: list[dict[str, Any]], most: int = 20) -> None:
+    if exclusions:
+        rows = [(e["reason"], e["subject"], e["detail"]) for e in exclusions[:most]]
+        more = f", the first {most}" if len(exclusions) > most else ""
+        echo_table(f"{count(len(exclusions), 'exclusion')}{more}", ("reason", "what", "detail"), rows)
+
+
+def _echo_summary(corpus: Corpus) -> None:
+    counts = corpus.descriptor["counts"]
+    click.echo(
+        f"{corpus.root}: {count(counts['clips'], 'clip')} of {count(counts['recordings'], 'recording')}, "
+        f"{counts['seconds'] / 3600:.2f} hours, {count(len(corpus.descriptor['shards']), 'shard')}; "
+        f"report: {corpus.root / 'report' / 'index.html'}"
+    )
+    _echo_exclusions(corpus.table("excluded").to_pylist())
+
+
+def _why_empty(corpus: Corpus) -> str:
+    reasons = corpus.descriptor["counts"]["excluded_by_reason"]
+    if reasons.get("not_cleared"):
+        return (
+            f"{corpus.root}: no clip was written: {count(reasons['not_cleared'], 'private recording')} in quarantine. "
+            "De-identification of the picture is not part of this version; a folder whose owner publishes it is built "
+            "with --privacy public"
+        )
+    return f"{corpus.root}: no clip was written; see the exclusions above"

@@ -1,0 +1,57 @@
+"""How commands of both packages talk to people: one line for an error, exit code 1 for data and 2 for usage."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from endocorpus.errors import DataError, UsageError
+
+
+class Commands(click.Group):
+    """A group of commands, listed in the order they are used; expected errors end in one line and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(2)
+        except DataError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(1)
+        except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+
+
+def echo_json(value: object) -> None:
+    """Print a value as JSON for programs."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def echo_table(title: str, header: tuple[str, ...], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table for people; cell contents are never read as markup."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    Console().print(table)
+
+
+def count(number: int, noun: str) -> str:
+    """ "1 clip", "2 clips", "12,000 clips"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,102 @@
+"""Plans and clips as rows of the manifests, and as the JSON card that travels beside each clip."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from endocorpus.corpus.shards import Member
+from endocorpus.records import EncodedClip, Exclusion, RecordingPlan
+from endocorpus.sources.layout import Source
+
+Row = dict[str, object]
+
+
+def _labels(labels: Mapping[str, str]) -> list[Row]:
+    return [{"name": name, "value": value} for name, value in sorted(labels.items())]
+
+
+def _common(plan: RecordingPlan, clip: EncodedClip, source: Source) -> Row:
+    """What a clip's card and its manifest row both say."""
+    recording = plan.recording
+    return {
+        "source": source.name,
+        "recording_id": recording.recording_id,
+        "case_id": recording.case_id,
+        "leak_group": recording.leak_group,
+        "start_frame": clip.plan.span.start,
+        "stop_frame": clip.plan.span.stop,
+        "stride": 1,
+        "num_frames": clip.num_frames,
+        "rate_num": clip.rate.numerator,
+        "rate_den": clip.rate.denominator,
+        "width": clip.plan.width,
+        "height": clip.plan.height,
+        "licence": source.licence,
+    }
+
+
+def card(plan: RecordingPlan, clip: EncodedClip, source: Source) -> Row:
+    """The JSON member of a sample: enough to use the clip without the manifest."""
+    return _common(plan, clip, source) | {"key": clip.plan.key, "labels": dict(plan.recording.labels)}
+
+
+def clip_row(plan: RecordingPlan, clip: EncodedClip, source: Source, shard: str, json: Member, mp4: Member) -> Row:
+    return _common(plan, clip, source) | {
+        "key": clip.plan.key,
+        "shard": shard,
+        "mp4_offset": mp4.offset,
+        "mp4_size": mp4.size,
+        "mp4_xxh3_128": mp4.digest,
+        "json_offset": json.offset,
+        "json_size": json.size,
+        "json_xxh3_128": json.digest,
+        "keyframes": list(clip.keyframes),
+        "labels": _labels(plan.recording.labels),
+        "quality": {"mean_luma": clip.mean_luma, "sharpness": clip.sharpness},
+        "consent": "provider",
+        "status": "ready",
+    }
+
+
+def recording_row(plan: RecordingPlan, source: Source) -> Row:
+    recording, facts = plan.recording, plan.facts
+    capture = recording.capture_rate
+    return {
+        "recording_id": recording.recording_id,
+        "source": source.name,
+        "path": recording.subject if source.privacy == "public" else None,
+        "media_kind": recording.media.kind,
+        "num_files": len(recording.media.paths),
+        "case_id": recording.case_id,
+        "case_basis": recording.case_basis,
+        "leak_group": recording.leak_group,
+        "num_frames": facts.num_frames,
+        "rate_num": facts.rate.numerator,
+        "rate_den": facts.rate.denominator,
+        "capture_rate_num": capture.numerator if capture else None,
+        "capture_rate_den": capture.denominator if capture else None,
+        "variable_rate": facts.variable_rate,
+        "width": facts.width,
+        "height": facts.height,
+        "codec": facts.codec,
+        "container": facts.container,
+        "bytes": facts.bytes,
+        "labels": _labels(recording.labels),
+        "num_clips": len(plan.clips),
+    }
+
+
+def deid_row(plan: RecordingPlan) -> Row:
+    clearance = plan.clearance
+    return {
+        "recording_id": plan.recording.recording_id,
+        "status": "cleared",
+        "cleared_by": clearance.by,
+        "looked_for": list(clearance.looked_for),
+        "removed": [{"what": what, "count": count} for what, count in sorted(clearance.removed.items())],
+    }
+
+
+def excluded_row(exclusion: Exclusion) -> Row:
+    return dataclasses.asdict(exclusion) | {"stage": str(exclusion.stage), "reason": str(exclusion.reason)}

@@ -1,0 +1,189 @@
+"""Re-open everything: is this corpus, byte for byte and frame for frame, what was committed?"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av.error
+
+from endocorpus.corpus.files import digest_file
+from endocorpus.corpus.manifest import SHARDS, Corpus
+from endocorpus.corpus.schema import TABLES
+from endocorpus.corpus.shards import Member, read_member, tar_members
+from endocorpus.engine import run_tasks
+from endocorpus.errors import DataError
+from endocorpus.media.inspect import inspect_clip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something that is not as committed: in which file, and what."""
+
+    where: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """Outcome: no problems means that every byte and every frame was looked at and found as committed."""
+
+    shards: int
+    clips: int
+    bytes: int
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ShardTask:
+    path: Path
+    name: str
+    size: int
+    digest: str
+    rows: tuple[Mapping[str, Any], ...]
+    decode: bool
+
+
+def verify(
+    corpus: Corpus, *, decode: bool = True, workers: int = 1, progress: Callable[[int], None] = lambda _clips: None
+) -> Verification:
+    """Check tables, shards and clips of a corpus against its descriptor and manifests.
+
+    Args:
+        decode: decode every clip as well, and check frames, size and that nothing stands beside the picture.
+        workers: processes; each takes whole shards.
+        progress: called with the number of clips done since the last call.
+    """
+    problems = list(_check_tables(corpus))
+    if problems:  # the manifests cannot be trusted to judge the shards
+        return Verification(shards=0, clips=0, bytes=0, problems=tuple(problems))
+    by_shard: dict[str, list[Mapping[str, Any]]] = {entry["name"]: [] for entry in corpus.descriptor["shards"]}
+    for row in corpus.clips().to_pylist():
+        by_shard.setdefault(row["shard"], []).append(row)
+    listed = {entry["name"]: entry for entry in corpus.descriptor["shards"]}
+    problems += _check_sums(corpus, by_shard, listed)
+    tasks = [
+        _ShardTask(
+            path=corpus.shard_path(name),
+            name=name,
+            size=entry["size"],
+            digest=entry["xxh3_128"],
+            rows=tuple(by_shard[name]),
+            decode=decode,
+        )
+        for name, entry in sorted(listed.items())
+    ]
+    for task, found in run_tasks(_check_shard, tasks, workers):
+        problems += found
+        progress(len(task.rows))
+    return Verification(
+        shards=len(tasks),
+        clips=sum(len(task.rows) for task in tasks),
+        bytes=sum(task.size for task in tasks),
+        problems=tuple(sorted(problems, key=lambda p: (p.where, p.what))),
+    )
+
+
+def _check_tables(corpus: Corpus) -> Iterator[Problem]:
+    for name in TABLES:
+        path = corpus.root / f"{name}.parquet"
+        entry = corpus.descriptor["tables"][name]
+        if not path.exists():
+            yield Problem(where=path.name, what="missing")
+        elif digest_file(path) != entry["xxh3_128"]:
+            yield Problem(where=path.name, what="its bytes are not those that were committed")
+
+
+def _check_sums(corpus: Corpus, by_shard: Mapping[str, list[Any]], listed: Mapping[str, Any]) -> Iterator[Problem]:
+    counts = corpus.descriptor["counts"]
+    rows = [row for shard in by_shard.values() for row in shard]
+    sums = {
+        "clips": len(rows),
+        "frames": sum(row["num_frames"] for row in rows),
+        "recordings": corpus.table("recordings").num_rows,
+    }
+    for what, found in sums.items():
+        if found != counts[what]:
+            yield Problem(where="corpus.json", what=f"says {counts[what]} {what}, the manifests hold {found}")
+    if len({row["key"] for row in rows}) != len(rows):
+        yield Problem(where="clips.parquet", what="a clip's key occurs twice")
+    for name in sorted(set(by_shard) - set(listed)):
+        yield Problem(where="clips.parquet", what=f"names shard {name}, which corpus.json does not list")
+    for stray in sorted((corpus.root / SHARDS).glob("*")):
+        if stray.name not in listed:
+            yield Problem(where=f"{SHARDS}/{stray.name}", what="does not belong to the corpus")
+
+
+def _check_shard(task: _ShardTask) -> list[Problem]:
+    where = f"{SHARDS}/{task.name}"
+    try:
+        size = task.path.stat().st_size
+    except OSError as error:
+        return [Problem(where=where, what=f"cannot be read: {error.strerror}")]
+    problems = []
+    if size != task.size:
+        problems.append(Problem(where=where, what=f"has {size} bytes, {task.size} were committed"))
+    damaged = list(_check_members(task, where))
+    if digest_file(task.path) != task.digest and not damaged:
+        problems.append(Problem(where=where, what="damaged in a tar header or in padding; no clip is touched"))
+    return problems + damaged + list(_check_tar(task, where))
+
+
+def _check_members(task: _ShardTask, where: str) -> Iterator[Problem]:
+    with task.path.open("rb") as shard:
+        for row in task.rows:
+            key = row["key"]
+            members = [
+                Member(
+                    name=f"{key}.{kind}",
+                    offset=row[f"{kind}_offset"],
+                    size=row[f"{kind}_size"],
+                    digest=row[f"{kind}_xxh3_128"],
+                )
+                for kind in ("json", "mp4")
+            ]
+            try:
+                card, video = (read_member(shard, member) for member in members)
+            except DataError as error:
+                yield Problem(where=where, what=str(error))
+                continue
+            yield from _check_clip(row, card, video, where, task.decode)
+
+
+def _check_clip(row: Mapping[str, Any], card: bytes, video: bytes, where: str, decode: bool) -> Iterator[Problem]:
+    told = json.loads(card)
+    different = [name for name in told if name in row and name != "labels" and told[name] != row[name]]
+    if different:
+        yield Problem(where=where, what=f"{row['key']}.json differs from the manifest in {', '.join(different)}")
+    if not decode:
+        return
+    try:
+        facts = inspect_clip(io.BytesIO(video))
+    except av.error.FFmpegError as error:
+        yield Problem(where=where, what=f"{row['key']}.mp4 cannot be decoded: {error.strerror}")
+        return
+    for name in ("num_frames", "width", "height"):
+        if getattr(facts, name) != row[name]:
+            yield Problem(where=where, what=f"{row['key']}.mp4 has {name} {getattr(facts, name)}, not {row[name]}")
+    if facts.beside:
+        yield Problem(where=where, what=f"{row['key']}.mp4 carries more than pixels: {', '.join(facts.beside)}")
+
+
+def _check_tar(task: _ShardTask, where: str) -> Iterator[Problem]:
+    """A plain tar reader must see the same members at the same places as the manifest says."""
+    planned = [
+        (f"{row['key']}.{kind}", row[f"{kind}_offset"], row[f"{kind}_size"])
+        for row in task.rows
+        for kind in ("json", "mp4")
+    ]
+    try:
+        seen = list(tar_members(task.path))
+    except DataError as error:
+        yield Problem(where=where, what=str(error))
+        return
+    if sorted(seen) != sorted(planned):
+        yield Problem(where=where, what=f"a tar reader sees {len(seen)} members, the manifest lists {len(planned)}")

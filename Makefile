@@ -3,13 +3,55 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+REAL_MEDIA ?= ../shared/media
 
-.PHONY: setup
+.PHONY: setup demo test soak check fmt bench lock clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); sys.exit(0 if ok else f"Python 3.11 to 3.13 is needed, this is {sys.version.split()[0]}; try: make PYTHON=python3.11")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,dev]'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, this is {v[0]}.{v[1]}; try: make PYTHON=python3.11")'
+	@test -x $(BIN)/pip || $(PYTHON) .ci/make_venv.py $(VENV)
+	@echo "installing into $(VENV): the first time takes some minutes"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,dev]'
 	@touch $@
+
+demo: export PATH := $(CURDIR)/$(BIN):$(PATH)
+demo: $(STAMP)
+	@mkdir -p demo
+	cd demo && endocorpus phantom --source colonoscopic --out raw/colonoscopic --seed 1 --recordings 6
+	cd demo && endocorpus build --source colonoscopic
+	cd demo && endocorpus verify corpora/colonoscopic
+	cd demo && endofm preview --corpus corpora/colonoscopic --config debug --out views.png
+	cd demo && endofm pretrain --corpus corpora/colonoscopic --config debug
+ifneq ($(wildcard $(REAL_MEDIA)/*.mp4),)
+	cd demo && endocorpus build --source folder --privacy public --root $(abspath $(REAL_MEDIA)) --out corpora/real --name real
+	cd demo && endocorpus verify corpora/real
+endif
+	@echo "look at demo/corpora/colonoscopic/report/index.html and demo/views.png"
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+soak: $(STAMP)
+	$(BIN)/python -m pytest -m soak
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+fmt: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/phantom.py
+
+lock:
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --extra train --extra dev pyproject.toml -o constraints.txt
+
+clean:
+	rm -rf $(VENV) demo

@@ -88,7 +88,7 @@ def build(
     """
     name, watcher = name or source.name, watcher or BuildWatcher()
     _refuse_nesting(root, out)
-    with work_area(out) as work:
+    with work_area(out, name) as work:
         scanned = scan(source, root)
         watcher.scanned(scanned)
         plans, exclusions = plan_all(scanned, source, root, config, workers)
@@ -101,7 +101,7 @@ def build(
         _encode(stale, root, work, config, workers, watcher)
         for shard in stale:
             _write_shard(shard, source, work, out, config, name)
-        exclusions += [_exclusion(row) for shard in shards for row in _receipt(shard)["excluded"]]
+        exclusions += [_exclusion(row) for shard in shards for row in _receipt(shard)["excluded"].values()]
         _commit(scanned, plans, exclusions, shards, source, out, config, name)
         shutil.rmtree(work / "encoded")
     return open_corpus(out)
@@ -177,11 +177,11 @@ def _seconds(plan: RecordingPlan) -> float:
 def _write_shard(shard: _Shard, source: Source, work: Path, out: Path, config: BuildConfig, name: str) -> None:
     """Write one tar from the finished clips of its recordings, and the receipt that lets the next build skip it."""
     samples: list[tuple[RecordingPlan, EncodedClip]] = []
-    excluded: list[Row] = []
+    excluded: dict[str, Row] = {}
     for plan in shard.plans:
         outcome = load_encoded(plan, work / "encoded", task_id(plan, config.encode))
         if isinstance(outcome, Excluded):
-            excluded.append(excluded_row(exclusion_of(plan.recording, outcome)))
+            excluded[plan.recording.recording_id] = excluded_row(exclusion_of(plan.recording, outcome))
         else:
             samples += [(plan, clip) for clip in outcome]
     receipt: dict[str, Any] = {"address": shard.address, "tar": None, "clips": [], "excluded": excluded}
@@ -218,8 +218,8 @@ def _commit(
     name: str,
 ) -> None:
     """Check the sums, write the tables and the report, and, last, the descriptor that makes it a corpus."""
-    lost = {exclusion.subject for exclusion in exclusions}
-    kept = [plan for plan in plans if plan.recording.subject not in lost]
+    lost = {recording_id for shard in shards for recording_id in _receipt(shard)["excluded"]}
+    kept = [plan for plan in plans if plan.recording.recording_id not in lost]
     clips = [row for shard in shards for row in _receipt(shard)["clips"]]
     _reconcile(scanned, kept, exclusions, clips)
     tars = sorted((_receipt(shard)["tar"] for shard in shards if _receipt(shard)["tar"]), key=lambda tar: tar["name"])

@@ -92,9 +92,7 @@ def phantom(source_name: str, out: Path, seed: int, recordings: int | None, seco
         raise UsageError(str(error)) from None
     except OSError as error:
         raise UsageError(f"{out}: cannot be written: {error.strerror}") from None
-    click.echo(
-        f"rendered {count(len(tree.recordings), 'recording')} into {tree.root}, the truth into {tree.truth}"
-    )
+    click.echo(f"rendered {count(len(tree.recordings), 'recording')} into {tree.root}, the truth into {tree.truth}")
 
 
 @main.command()
@@ -261,11 +259,11 @@ def report(corpus_folder: Path, out: Path | None, as_json: bool) -> None:
     """Write the report page of a corpus, or print its figures with --json."""
     from endocorpus.corpus.manifest import REPORT, open_corpus
     from endocorpus.report.page import write_report
-    from endocorpus.report.stats import corpus_stats
+    from endocorpus.report.stats import compute
 
     corpus = open_corpus(corpus_folder)
     if as_json:
-        echo_json(corpus_stats(corpus).to_json())
+        echo_json(compute(corpus).to_json())
         return
     path = out or corpus.root / REPORT
     try:

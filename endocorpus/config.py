@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from endocorpus.media.encode import EncodeConfig
 from endocorpus.segment import SegmentConfig
 from endocorpus.settings import Settings
@@ -10,7 +12,7 @@ from endocorpus.settings import Settings
 class ShardConfig(Settings):
     """A shard is split when it would hold more than `max_clips` clips of more than one recording."""
 
-    max_clips: int = 2000
+    max_clips: int = Field(2000, ge=1)
 
 
 class BuildConfig(Settings):

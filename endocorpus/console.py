@@ -28,6 +28,9 @@ class Commands(click.Group):
         except DataError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("interrupted; finished work is kept, the same command continues", err=True)
+            sys.exit(130)
         except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
@@ -49,7 +52,10 @@ def echo_table(title: str, header: tuple[str, ...], rows: Sequence[Sequence[obje
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 10_000  # a program or a file reads: a line is a row, nothing is folded
+    console.print(table)
 
 
 def count(number: int, noun: str) -> str:

@@ -171,7 +171,11 @@ def _frame_problem(item: _Found) -> tuple[Reason, str] | None:
 
 
 def _name(item: _Found) -> str:
-    return item.paths[0] if not item.frames else item.names["path"]
+    """A video's path; a frame sequence's folder, with what its file names begin with where that tells it apart."""
+    if not item.frames:
+        return item.paths[0]
+    before = item.names.get("before")
+    return f"{item.names['path']}/{before}*" if before else item.names["path"]
 
 
 def _neutral_subjects(source: Source, paths: Iterable[str]) -> Callable[[str], str]:

@@ -6,8 +6,9 @@ Both packages configure themselves through this module, so that a typing error i
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -41,10 +42,10 @@ def load_settings(kind: type[S], path: Path | None = None, overrides: Iterable[s
     table = _read_toml(path) if path else {}
     for override in overrides:
         _set(table, override)
-    _refuse_unknown(kind, table, where, prefix="")
+    _refuse_unknown(kind, table, where)
     try:
         # TOML has no tuples: python-mode strictness would refuse its lists, JSON-mode strictness takes them.
-        return kind.model_validate_json(_to_json(table))
+        return kind.model_validate_json(json.dumps(table, default=str))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -58,12 +59,6 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
-
-
-def _to_json(table: Mapping[str, Any]) -> str:
-    import json
-
-    return json.dumps(table, default=str)  # TOML dates become strings, which the model then judges
 
 
 def _set(table: dict[str, Any], override: str) -> None:
@@ -82,24 +77,37 @@ def _set(table: dict[str, Any], override: str) -> None:
     table[leaf] = value
 
 
-def _refuse_unknown(kind: type[BaseModel], table: Mapping[str, Any], where: str, prefix: str) -> None:
+def _refuse_unknown(root: type[BaseModel], table: Mapping[str, Any], where: str) -> None:
+    known = _known_keys(root)
+    for key in _keys(table):
+        if key in known:
+            continue
+        # A key of the right name in the wrong section is the commonest mistake, so names count before sections.
+        leaf = key.rpartition(".")[2]
+        near = [k for k in known if k.rpartition(".")[2] == leaf] or difflib.get_close_matches(key, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(sorted(known))}"
+        raise UsageError(f"{where}: unknown key {key!r}{hint}")
+
+
+def _keys(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in table.items():
-        field = kind.model_fields.get(key)
-        if field is None:
-            known = _known_keys(kind, prefix)
-            near = difflib.get_close_matches(prefix + key, known, n=1, cutoff=0.4)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
-            raise UsageError(f"{where}: unknown key {prefix + key!r}{hint}")
+        yield prefix + key
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{prefix}{key}.")
+
+
+def _known_keys(kind: type[BaseModel], prefix: str = "") -> set[str]:
+    known: set[str] = set()
+    for name, field in kind.model_fields.items():
+        known.add(prefix + name)
         nested = _settings_of(field.annotation)
-        if nested is not None and isinstance(value, Mapping):
-            _refuse_unknown(nested, value, where, f"{prefix}{key}.")
-
-
-def _known_keys(kind: type[BaseModel], prefix: str) -> list[str]:
-    return [prefix + name for name in kind.model_fields]
+        if nested is not None:
+            known |= _known_keys(nested, f"{prefix}{name}.")
+    return known
 
 
 def _settings_of(annotation: object) -> type[BaseModel] | None:
+    """The settings class behind an annotation such as `ViewConfig` or `ViewConfig | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if get_origin(annotation) in (Union, UnionType):

@@ -160,11 +160,12 @@ def forget_retried(folder: Path) -> None:
 
 
 @contextmanager
-def work_area(out: Path) -> Iterator[Path]:
+def work_area(out: Path, name: str) -> Iterator[Path]:
     """Make and lock the work area of `out`; only one build may write there.
 
     Raises:
-        UsageError: `out` cannot be written, holds something else, or is being built by another process.
+        UsageError: `out` cannot be written, holds something else than the corpus `name`, or is being built by another
+            process.
         DataError: the disk is full.
     """
     work = out / WORK
@@ -181,11 +182,21 @@ def work_area(out: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UsageError(f"{out}: another build is writing here; wait for it, or name another --out") from None
+        _claim(work / "name", out, name)
         forget_retried(work / "encoded")
         try:
             yield work
         except OSError as error:
             raise disk_error(error, out) from None
+
+
+def _claim(path: Path, out: Path, name: str) -> None:
+    """One folder, one corpus: another name here would delete the shards of the first."""
+    if not path.exists():
+        with atomic_file(path) as file:
+            file.write(name.encode())
+    elif (owner := path.read_text()) != name:
+        raise UsageError(f"{out}: is the corpus {owner!r}, not {name!r}; name another folder with --out")
 
 
 def disk_error(error: OSError, folder: Path) -> Exception:

@@ -16,12 +16,13 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ffmpeg
 import imageio_ffmpeg
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
 from endocorpus.corpus.files import digest_file
 from endocorpus.media.inspect import inspect_clip
@@ -37,10 +38,10 @@ class EncodeConfig(Settings):
     """How clips are stored: H.264 that decodes fast (no CABAC, no deblocking, no B-frames), closed groups of
     pictures. The picture is scaled down so that its short side has `short_side` pixels, never up."""
 
-    short_side: int = 256
-    crf: int = 23  # x264 constant rate factor, 0 (lossless) to 51
-    preset: str = "veryfast"
-    keyframe_interval: int = 30  # frames
+    short_side: int = Field(256, ge=16, le=4096)  # pixels
+    crf: int = Field(23, ge=0, le=51)  # x264 constant rate factor; 0 is lossless
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower"] = "veryfast"
+    keyframe_interval: int = Field(30, ge=1, le=10_000)  # frames
 
 
 @cache

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from endocorpus.corpus.manifest import Corpus
@@ -31,7 +32,7 @@ class Table:
 
     by: tuple[str, ...]
     of: tuple[str, ...]
-    rows: Mapping[tuple[str, ...], tuple[int, ...]]
+    rows: Mapping[tuple[str | int, ...], tuple[int, ...]]
 
     def __add__(self, other: Table) -> Table:
         if (self.by, self.of) != (other.by, other.of):
@@ -161,8 +162,8 @@ def compute(corpus: Corpus) -> Stats:
         reasons=_table(excluded, ("reason",), ("exclusions", "recordings", "files", "frames")),
         **_deid(corpus),
         clip_seconds=histogram(clips["seconds"], LENGTH_EDGES),
-        brightness=histogram(clips["mean_luma"], BRIGHTNESS_EDGES),
-        sharpness=histogram(clips["sharpness"], SHARPNESS_EDGES),
+        brightness=histogram(clips["quality.mean_luma"], BRIGHTNESS_EDGES),
+        sharpness=histogram(clips["quality.sharpness"], SHARPNESS_EDGES),
     )
 
 
@@ -185,31 +186,36 @@ def _frame(corpus: Corpus, table: str, columns: tuple[str, ...]) -> pd.DataFrame
 
 def _recordings(corpus: Corpus) -> pd.DataFrame:
     """One row per kept recording, with a one to count it by and its duration in whole microseconds."""
-    rates = ("rate_num", "rate_den", "capture_rate_num", "capture_rate_den")
-    rows = [dict(row) for row in corpus.table("recordings").to_pylist()]
-    for row in rows:
-        num, den, capture_num, capture_den = (row[name] for name in rates)
-        row["rate"] = _rate(num, den)
-        row["capture_rate"] = _rate(capture_num, capture_den) if capture_num else ""
-        row["variable_rate"] = "yes" if row["variable_rate"] else "no"
-        row["microseconds"] = (row["num_frames"] * den * _MICRO + num // 2) // num  # Python's integers: no overflow
-        row |= {"recordings": 1, "clips": row["num_clips"], "frames": row["num_frames"]}
-    columns = [*corpus.table("recordings").schema.names, "rate", "capture_rate", *_MEDIA]
-    return pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
+    facts = ("num_files", "case_id", "case_basis", "bytes", "media_kind", "width", "height", "codec", "container")
+    rates = ("num_frames", "rate_num", "rate_den", "capture_rate_num", "capture_rate_den")
+    frame = _frame(corpus, "recordings", (*facts, "variable_rate", "num_clips"))
+    timing = corpus.table("recordings").select(list(rates)).to_pylist()  # Python's integers: no overflow
+    return frame.assign(
+        recordings=1,
+        clips=frame["num_clips"],
+        frames=[row["num_frames"] for row in timing],
+        rate=[_rate(row["rate_num"], row["rate_den"]) for row in timing],
+        capture_rate=[_rate(row["capture_rate_num"], row["capture_rate_den"]) for row in timing],
+        microseconds=[_microseconds(row["num_frames"], row["rate_num"], row["rate_den"]) for row in timing],
+    )
 
 
-def _rate(num: int, den: int) -> str:
+def _microseconds(frames: int, num: int, den: int) -> int:
+    return (frames * den * _MICRO + num // 2) // num
+
+
+def _rate(num: int | None, den: int | None) -> str:
+    """Frames per second as a fraction; nothing where there is none."""
+    if not num:
+        return ""
     return str(num) if den == 1 else f"{num}/{den}"
 
 
 def _clips(corpus: Corpus) -> pd.DataFrame:
-    clips = _frame(corpus, "clips", ("num_frames", "rate_num", "rate_den", "quality"))
-    quality = [dict(value) for value in clips["quality"]]
-    return clips.assign(
-        seconds=clips["num_frames"] * clips["rate_den"] / clips["rate_num"],
-        mean_luma=[float(value["mean_luma"]) for value in quality],
-        sharpness=[float(value["sharpness"]) for value in quality],
-    )
+    columns = ["num_frames", "rate_num", "rate_den", "quality"]
+    clips = corpus.clips().select(columns).flatten().to_pandas()
+    assert isinstance(clips, pd.DataFrame)
+    return clips.assign(seconds=clips["num_frames"] * clips["rate_den"] / clips["rate_num"])
 
 
 def _labels(corpus: Corpus) -> Table:
@@ -244,7 +250,13 @@ def _deid(corpus: Corpus) -> dict[str, Table]:
 def _table(frame: pd.DataFrame, by: tuple[str, ...], of: tuple[str, ...]) -> Table:
     sums = frame.groupby(list(by), sort=False)[list(of)].sum().reset_index()
     rows = {
-        tuple(str(value) for value in row[: len(by)]): tuple(int(value) for value in row[len(by) :])
+        tuple(_plain(value) for value in row[: len(by)]): tuple(int(value) for value in row[len(by) :])
         for row in sums.itertuples(index=False, name=None)
     }
     return Table(by=by, of=of, rows=dict(sorted(rows.items())))
+
+
+def _plain(value: object) -> str | int:
+    """A key without numpy's types, which JSON does not know."""
+    plain = value.item() if isinstance(value, np.generic) else value
+    return plain if isinstance(plain, int) else str(plain)

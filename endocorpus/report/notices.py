@@ -1,0 +1,143 @@
+"""What a reader must know first, in plain sentences, and how the counts compare with what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from endocorpus.report.stats import Stats
+from endocorpus.report.text import count, number
+
+NOT_EXAMINED = (
+    "Text burnt into the picture and frames outside the body are NOT examined in this version. "
+    "Names, dates or faces may be visible in clips."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """One statement above the figures. A warning asks for a decision; a note asks to be known."""
+
+    level: str  # warning | note
+    lead: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedRow:
+    """A count beside what was expected. `alarm` only where the expectation is exact."""
+
+    what: str
+    expected: int
+    status: str
+    found: int | None
+    verdict: str
+    alarm: bool
+
+
+def notices(source: Mapping[str, Any], stats: Stats) -> list[Notice]:
+    """What applies to this corpus: warnings before notes, and an empty or broken corpus before all."""
+    found = [*_content(stats), *_sums(stats), *_missing(source, stats), *_licence(source)]
+    if stats.clips:
+        found.append(Notice(level="warning", lead="De-identification is not complete.", body=NOT_EXAMINED))
+        body = "It embeds frames of the recordings: handle it under the same terms as the corpus."
+        found.append(Notice(level="note", lead="This page is data.", body=body))
+    return sorted(found, key=lambda notice: notice.level != "warning")
+
+
+def files_sum(stats: Stats) -> int:
+    """Files accounted for; equal to those found, or something is wrong."""
+    return stats.files_kept + stats.files_sidecar + stats.files_excluded
+
+
+def _content(stats: Stats) -> list[Notice]:
+    if stats.clips:
+        return []
+    lost = stats.recordings_excluded
+    if not lost:
+        body = f"No recording was found among {count(stats.files_found, 'file')}."
+    else:
+        recordings = "The one recording" if lost == 1 else f"All {number(lost)} recordings"
+        body = f"{recordings} found {'was' if lost == 1 else 'were'} left out; the reasons are listed under Exclusions."
+    return [Notice(level="warning", lead="This corpus holds no clips.", body=body)]
+
+
+def _sums(stats: Stats) -> list[Notice]:
+    wrong = []
+    if files_sum(stats) != stats.files_found:
+        wrong.append(f"{number(files_sum(stats))} of {count(stats.files_found, 'file')}")
+    if stats.frames != stats.clip_frames:
+        wrong.append(f"{number(stats.clip_frames)} of {count(stats.frames, 'frame')}")
+    body = f"Only {' and '.join(wrong)} are accounted for. Do not use this corpus; build it again."
+    return [Notice(level="warning", lead="The sums do not agree.", body=body)] if wrong else []
+
+
+def _missing(source: Mapping[str, Any], stats: Stats) -> list[Notice]:
+    rows = [row for row in expected_rows(source, stats) if row.alarm]
+    parts = [f"{number(row.found or 0)} of {number(row.expected)} {row.what}" for row in rows]
+    body = f"Found: {'; '.join(parts)}."
+    return [Notice(level="warning", lead="The source is not as it should be.", body=body)] if rows else []
+
+
+def _licence(source: Mapping[str, Any]) -> list[Notice]:
+    found, licence = [], str(source["licence"])
+    if source["licence_status"] == "unverified":
+        body = (
+            f"It is recorded as {licence}, and nobody has confirmed that with the provider. "
+            "The absence of a licence text is not a permission."
+        )
+        found.append(Notice(level="warning", lead="The licence is unverified.", body=body))
+    elif source["licence_status"] != "verified":
+        body = f"Third parties report {licence}; the provider's own text was not read."
+        found.append(Notice(level="note", lead="The licence is known at second hand.", body=body))
+    rules = {
+        "no": "Do not pass on the corpus, parts of it, or this page.",
+        "unknown": "Nobody has settled whether the corpus or this page may be passed on: treat it as not allowed.",
+        "same-licence": f"Passing on the corpus or this page is allowed under the same licence only ({licence}).",
+    }
+    rule = rules.get(str(source["redistribution"]))
+    if rule:
+        found.append(Notice(level="note", lead="Redistribution is restricted.", body=rule))
+    return found
+
+
+def expected_rows(source: Mapping[str, Any], stats: Stats) -> list[ExpectedRow]:
+    """The declared counts of the source beside what the scan found, kept or not.
+
+    Only a difference from an exact expectation is an alarm: the others are hints about the source, not about the data.
+    """
+    found = {
+        "files": stats.files_found,
+        "recordings": stats.recordings + stats.recordings_excluded,
+        "cases": stats.cases,
+        "clips": stats.clips,
+        "frames": stats.frames,
+    }
+    rows = []
+    for what, fact in sorted(source["expected"].items()):
+        expected, status = int(fact["count"]), str(fact["status"])
+        seen = found.get(what)
+        rows.append(
+            ExpectedRow(
+                what=what,
+                expected=expected,
+                status=status,
+                found=seen,
+                verdict=_verdict(expected, status, seen),
+                alarm=status == "exact" and seen is not None and seen != expected,
+            )
+        )
+    return rows
+
+
+def _verdict(expected: int, status: str, found: int | None) -> str:
+    if found is None:
+        return "Not counted by this version."
+    if found == expected:
+        return "Agrees."
+    difference = f"{number(abs(found - expected))} {'more' if found > expected else 'fewer'}"
+    if status == "exact":
+        return f"Differs: {difference} than there should be."
+    hint = "an estimate" if status == "approximate" else "not verified"
+    return f"{difference.capitalize()}; the expected count is {hint}, so this alone is no fault."

@@ -1,0 +1,83 @@
+"""The command line: a thin skin, one library call per command; torch is imported inside the commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from endocorpus import __version__
+from endocorpus.console import Commands, echo_json
+from endocorpus.errors import UsageError
+
+corpus_option = click.option(
+    "--corpus",
+    "corpora",
+    type=click.Path(file_okay=False, path_type=Path),
+    multiple=True,
+    required=True,
+    help="Folder of a corpus; may be given several times.",
+)
+config_option = click.option(
+    "--config", "config_name", default="endofm", show_default=True, help="Shipped name (endofm, debug) or a TOML file."
+)
+set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Such as run.batch_size=8.")
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="endofm")
+def main() -> None:
+    """Pre-train an endoscopy video transformer on corpora made by `endocorpus`.
+
+    Exit codes: 0 done, 1 a problem with data, 2 a problem with the command, 75 stopped by a signal with a checkpoint.
+    """
+
+
+@main.command()
+@corpus_option
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The PNG to write.")
+@config_option
+@set_option
+@click.option("--clips", "num_clips", type=click.IntRange(1, 64), default=4, show_default=True, help="How many.")
+def preview(corpora: tuple[Path, ...], out: Path, config_name: str, overrides: tuple[str, ...], num_clips: int) -> None:
+    """Draw what the model sees: the views of the first clips, after all augmentation."""
+    from endofm.config import load_config
+    from endofm.preview import draw_views
+
+    config = load_config(config_name, overrides)
+    try:
+        draw_views(corpora, config.views, out, seed=config.run.seed, num_clips=num_clips)
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written: {error.strerror}") from None
+    click.echo(f"views drawn into {out}")
+
+
+@main.command()
+@corpus_option
+@click.option(
+    "--run-dir", type=click.Path(file_okay=False, path_type=Path), help="Default: runs/ and the config's name."
+)
+@config_option
+@set_option
+def pretrain(corpora: tuple[Path, ...], run_dir: Path | None, config_name: str, overrides: tuple[str, ...]) -> None:
+    """Pre-train, or go on with a run that was interrupted: the same command. Several processes: under torchrun."""
+    from endofm.config import load_config
+    from endofm.pretrain import pretrain as run_pretraining
+
+    config = load_config(config_name, overrides)
+    run_dir = run_dir or Path("runs") / Path(config_name).stem
+    result = run_pretraining(config, corpora, run_dir)
+    if result.backbone is None:
+        click.echo(f"stopped after step {result.steps} of {result.total_steps}; the same command goes on", err=True)
+        raise SystemExit(result.exit_code)
+    click.echo(f"{result.steps} steps done; backbone: {result.backbone}")
+
+
+@main.command()
+@click.argument("config_name", metavar="NAME", default="endofm")
+@set_option
+def config(config_name: str, overrides: tuple[str, ...]) -> None:
+    """Print a resolved configuration as JSON: every setting with its value."""
+    from endofm.config import load_config
+
+    echo_json(load_config(config_name, overrides).model_dump(mode="json"))

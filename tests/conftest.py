@@ -1,0 +1,18 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_media() -> Path:
+    """A folder with real endoscopy, which is never part of the project: $ENDO_REAL_MEDIA, or beside the checkout."""
+    beside = Path(__file__).parents[2] / "shared" / "media"
+    folder = Path(os.environ.get("ENDO_REAL_MEDIA", beside))
+    if not (folder / "laparoscopy-720p-10s.mp4").exists():
+        pytest.skip("no real endoscopy on this machine; set ENDO_REAL_MEDIA to test with it")
+    return folder

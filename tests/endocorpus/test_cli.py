@@ -1,0 +1,178 @@
+"""The command line as people use it: exit codes, one-line errors, JSON for programs, help that is quick."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from endocorpus.cli import main
+from endocorpus.corpus.manifest import Corpus
+from tests.endocorpus.conftest import fingerprint
+from tests.media import write_video
+
+PUBLIC = ("--source", "folder", "--privacy", "public")
+
+
+def run(*args: object) -> Result:
+    result = CliRunner().invoke(main, [str(arg) for arg in args])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+    assert "Traceback" not in result.output
+    return result
+
+
+def error_line(result: Result) -> str:
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and result.stderr.strip().endswith(lines[0])
+    return lines[0]
+
+
+def test_the_main_command_runs_exactly_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    missing = run("build", "--source", "colonoscopic")
+    told = error_line(missing)
+    assert missing.exit_code == 2 and "raw/colonoscopic: no such folder" in told
+    assert "depeca.uah.es" in told  # how to get the dataset
+    stand_in = told[told.index("endocorpus phantom") :].split()[1:]
+    assert run(*stand_in, "--recordings", 2, "--seconds", 1.2).exit_code == 0
+    built = run("build", "--source", "colonoscopic")
+    assert built.exit_code == 0, built.output
+    assert (tmp_path / "corpora/colonoscopic/corpus.json").exists()
+    assert run("verify", "corpora/colonoscopic").exit_code == 0
+    info = json.loads(run("info", "corpora/colonoscopic", "--json").stdout)
+    assert info["counts"]["recordings"] == 2 and info["source"]["expected"]["recordings"]["count"] == 152
+
+
+@pytest.mark.parametrize("below", ["folder", "."])
+def test_the_environment_names_the_raw_tree_or_the_folder_of_trees(
+    below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_video(tmp_path / "elsewhere" / below / "a.mp4", 30)
+    monkeypatch.setenv("ENDOCORPUS_RAW", str(tmp_path / "elsewhere"))
+    found = json.loads(run("scan", *PUBLIC, "--json").stdout)
+    assert [r["subject"] for r in found["recordings"]] == ["a.mp4"]
+    plan = json.loads(run("plan", *PUBLIC, "--json", "--workers", 1).stdout)
+    assert plan["recordings"][0]["frames"] == 30 and plan["exclusions"] == []
+
+
+@pytest.mark.parametrize("spot", ["header", "padding", "json", "mp4", "cut", "cut at a member", "gone", "stray"])
+def test_verify_names_the_damaged_shard(spot: str, corpus: Corpus, tmp_path: Path) -> None:
+    out = shutil.copytree(corpus.root, tmp_path / "c")
+    row = corpus.clips().to_pylist()[2]
+    shard = out / "shards" / row["shard"]
+    data = bytearray(shard.read_bytes())
+    if spot.startswith("cut"):
+        data = data[: row["json_offset"] - 512 if "member" in spot else row["mp4_offset"] + 99]
+    elif spot not in {"gone", "stray"}:
+        at = {"header": 3, "padding": len(data) - 7, "json": row["json_offset"] + 5, "mp4": row["mp4_offset"] + 321}
+        data[at[spot]] ^= 0b100
+    shard.write_bytes(data)
+    if spot == "gone":
+        shard.unlink()
+    if spot == "stray":
+        shutil.copy(shard, out / "shards" / "more.tar")
+    for fast in ((), ("--fast",)):
+        found = run("verify", out, *fast, "--workers", 1)
+        assert found.exit_code == 1
+        named = "more.tar" if spot == "stray" else row["shard"]
+        assert named in found.stdout and "endocorpus build" in error_line(found)
+        if spot in {"json", "mp4"}:
+            assert f"{row['key']}.{spot}" in found.stdout
+    assert json.loads(run("verify", out, "--json").stdout)["problems"]
+
+
+@pytest.mark.parametrize("table", ["clips", "recordings", "excluded", "deid", "annotations"])
+def test_verify_names_a_damaged_table(table: str, corpus: Corpus, tmp_path: Path) -> None:
+    out = shutil.copytree(corpus.root, tmp_path / "c")
+    data = bytearray((out / f"{table}.parquet").read_bytes())
+    data[len(data) // 3] ^= 1
+    (out / f"{table}.parquet").write_bytes(data)
+    found = run("verify", out)
+    assert found.exit_code == 1 and f"{table}.parquet" in found.stdout
+
+
+def test_an_undamaged_corpus_verifies(corpus: Corpus) -> None:
+    outcome = json.loads(run("verify", corpus.root, "--json", "--workers", 2).stdout)
+    assert outcome["problems"] == [] and outcome["clips"] == corpus.descriptor["counts"]["clips"]
+    assert outcome["bytes"] == sum(entry["size"] for entry in corpus.descriptor["shards"])
+
+
+def test_reading_commands_speak_json(corpus: Corpus, raw: Path) -> None:
+    assert {s["name"] for s in json.loads(run("sources", "--json").stdout)} == {"colonoscopic", "folder"}
+    assert json.loads(run("sources", "colonoscopic", "--json").stdout)["licence_status"] == "unverified"
+    assert json.loads(run("report", corpus.root, "--json").stdout)
+    assert json.loads(run("info", corpus.root, "--json").stdout)["name"] == "folder"
+    scanned = json.loads(run("scan", *PUBLIC, "--root", raw, "--json").stdout)
+    assert len(scanned["recordings"]) == 10 and len(scanned["exclusions"]) == 4
+    reading = {"sources", "scan", "plan", "verify", "info", "report"}
+    assert reading <= set(main.commands)
+    for name in reading:
+        assert "--json" in {option for p in main.commands[name].params for option in p.opts}, name
+
+
+def test_reading_commands_speak_to_people(corpus: Corpus, raw: Path) -> None:
+    assert "IEEE Transactions" in run("sources", "colonoscopic").stdout
+    assert "视频" in run("scan", *PUBLIC, "--root", raw).stdout
+    assert "clips of 5 recordings" in run("info", corpus.root).stdout
+
+
+def test_the_report_can_be_written_elsewhere(corpus: Corpus, tmp_path: Path) -> None:
+    assert run("report", corpus.root, "--out", tmp_path / "new" / "page.html").exit_code == 0
+    assert (tmp_path / "new" / "page.html").read_bytes() == (corpus.root / "report" / "index.html").read_bytes()
+    assert run("report", corpus.root, "--out", "/proc/none/page.html").exit_code == 2
+
+
+def test_an_empty_corpus_is_a_data_problem_that_says_why(raw: Path, tmp_path: Path) -> None:
+    private = run("build", "--source", "folder", "--root", raw, "--out", tmp_path / "c", "--workers", 1)
+    assert private.exit_code == 1 and "6 private recordings in quarantine" in error_line(private)
+    assert run("verify", tmp_path / "c").exit_code == 0
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "text.mp4").write_text("x")
+    empty = run("build", *PUBLIC, "--root", tmp_path / "bad", "--out", tmp_path / "d")
+    assert empty.exit_code == 1 and "no clip was written" in error_line(empty) and "not_a_video" in empty.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("build", "--source", "nothing"), "no source 'nothing'"),
+        (("build", "--source", "colonoscopic", "--privacy", "public"), "declares its own"),
+        (("build", *PUBLIC, "--root", "{raw}", "--out", "{raw}/c"), "inside the raw tree"),
+        (("build", *PUBLIC, "--root", "{raw}", "--out", "/proc/c"), "cannot be written"),
+        (("build", *PUBLIC, "--root", "{raw}", "--set", "encode.crff=3"), "did you mean 'encode.crf'?"),
+        (("build", *PUBLIC, "--root", "{raw}", "--config", "/none.toml"), "No such file"),
+        (("phantom", "--source", "folder", "--out", "{raw}/p", "--seed", "1"), "no phantom layout"),
+        (("phantom", "--source", "colonoscopic", "--out", "{raw}", "--seed", "1"), "not empty"),
+        (("phantom", "--source", "colonoscopic", "--out", "/proc/p", "--seed", "1"), "cannot be written"),
+    ],
+)
+def test_usage_errors_are_one_line_and_exit_code_2(
+    args: tuple[str, ...], told: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = fingerprint(raw)
+    result = run(*(arg.replace("{raw}", str(raw)) for arg in args))
+    assert result.exit_code == 2 and told in error_line(result)
+    assert fingerprint(raw) == before and not any(tmp_path.iterdir())
+
+
+def test_every_command_and_option_has_help() -> None:
+    for name, command in main.commands.items():
+        assert command.help and command.help[0].isupper(), name
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help or parameter.name == "out", (name, parameter.name)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """--help must answer in under half a second, so it may not pay for media, tables or torch."""
+    listed = "import sys; from endocorpus.cli import main\ntry: main(['build', '--help'])\nfinally: print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True)
+    heavy = {"av", "numpy", "pandas", "pyarrow", "torch", "pydantic", "rich", "PIL", "skimage", "scipy", "ffmpeg"}
+    assert not heavy & set(done.stdout.split()) and "Build a corpus" in done.stdout

@@ -1,0 +1,83 @@
+"""One suite for all sources: the declaration is whole, and its layout names what a rendered tree holds."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from endocorpus.errors import UsageError
+from endocorpus.phantom import render_source
+from endocorpus.phantom.layouts import LAYOUTS
+from endocorpus.scan import scan
+from endocorpus.sources import SOURCES, load_source, manifests_folder, source_facts
+from endocorpus.sources.layout import Sidecars
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_declaration_is_whole(name: str) -> None:
+    source = load_source(name)
+    facts = source_facts(source)
+    assert facts["name"] == name == name.lower()
+    for fact in ("title", "provider", "licence", "obtain", "modality", "organ"):
+        assert facts[fact], fact
+    if source.privacy == "public":
+        assert source.citation and source.home and source.year
+    for rule in source.layout:
+        groups = set(re.compile(rule.pattern).groupindex)
+        if not isinstance(rule, Sidecars):
+            templates = " ".join([rule.recording, rule.case, *rule.labels.values()])
+            assert set(re.findall(r"{(\w+)}", templates)) <= groups | {"path"}
+
+
+def test_every_facts_file_has_a_source() -> None:
+    assert {path.stem for path in (manifests_folder() / "sources").glob("*.toml")} == set(SOURCES)
+
+
+@pytest.mark.parametrize("name", sorted(LAYOUTS))
+def test_the_layout_names_every_file_of_a_rendered_tree(name: str, tmp_path: Path) -> None:
+    tree = render_source(name, tmp_path / name, seed=3, recordings=5, seconds=0.12, size=(64, 64))
+    found = scan(load_source(name), tmp_path / name)
+    assert sorted(path for r in found.recordings for path in r.media.paths) == sorted(tree.recordings)
+    assert not found.exclusions and found.sidecars
+
+
+def test_colonoscopic_groups_by_lesion(tmp_path: Path) -> None:
+    for path in (
+        "Adenoma/adenoma_01/videos/WL.mp4",
+        "Adenoma/adenoma_01/videos/NBI.mp4",
+        "Hyperplasic/hyperplasic_21/videos/WL.mp4",
+        "Hyperplastic/hyperplastic_02/videos/nbi.MP4",
+        "Adenoma/adenoma_01/cam.xml",
+        "data.txt",
+        "HumanEvaluation.xlsx",
+        "Adenoma/adenoma_01/videos/RGB.mp4",
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"x")
+    found = scan(load_source("colonoscopic"), tmp_path)
+    assert [(r.recording_id, r.case_id, r.leak_group, dict(r.labels)) for r in found.recordings] == [
+        (
+            f"colonoscopic-{lesion}-{light}",
+            f"colonoscopic-{lesion}",
+            f"colonoscopic-{lesion}",
+            {"finding": finding, "light": light},
+        )
+        for lesion, finding, light in [
+            ("adenoma-01", "adenoma", "nbi"),
+            ("adenoma-01", "adenoma", "wl"),
+            ("hyperplasic-21", "hyperplasic", "wl"),
+            ("hyperplastic-02", "hyperplastic", "nbi"),
+        ]
+    ]
+    assert len(found.sidecars) == 3
+    assert [e.subject for e in found.exclusions] == ["Adenoma/adenoma_01/videos/RGB.mp4"]
+
+
+def test_unknown_sources_and_misplaced_privacy_are_usage_errors() -> None:
+    with pytest.raises(UsageError, match="no source 'kolonoscopic'; there is: colonoscopic, folder"):
+        load_source("kolonoscopic")
+    with pytest.raises(UsageError, match="declares its own"):
+        load_source("colonoscopic", "public")
+    assert load_source("folder").privacy == "private" and load_source("folder", "public").privacy == "public"

@@ -116,7 +116,7 @@ def plan_all(
     scanned: Scan, source: Source, root: Path, config: BuildConfig, workers: int
 ) -> tuple[list[RecordingPlan], list[Exclusion]]:
     """Plans by recording id, and everything that was left out so far. Opens media, writes nothing."""
-    tasks = [PlanTask(recording=r, root=root, privacy=source.privacy, config=config) for r in scanned.recordings]
+    tasks = [PlanTask(recording=r, root=root, source=source, config=config) for r in scanned.recordings]
     outcomes = [outcome for _, outcome in run_tasks(plan_task, tasks, workers)]
     plans = sorted((o for o in outcomes if isinstance(o, RecordingPlan)), key=lambda p: p.recording.recording_id)
     return plans, [*scanned.exclusions, *(o for o in outcomes if isinstance(o, Exclusion))]

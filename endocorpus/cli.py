@@ -85,9 +85,11 @@ def _plain(value: object) -> str:
 def phantom(source_name: str, out: Path, seed: int, recordings: int | None, seconds: float | None) -> None:
     """Render a stand-in for a source: endoscopy-like video in the layout of the real data, with exact ground truth."""
     from endocorpus.phantom import render_source
+    from endocorpus.progress import shown_frames
 
     try:
-        tree = render_source(source_name, out, seed=seed, recordings=recordings, seconds=seconds)
+        with shown_frames() as on_frame:
+            tree = render_source(source_name, out, seed=seed, recordings=recordings, seconds=seconds, on_frame=on_frame)
     except (ValueError, FileExistsError) as error:
         raise UsageError(str(error)) from None
     except OSError as error:

@@ -12,7 +12,7 @@ from endocorpus.settings import Settings
 class ShardConfig(Settings):
     """A shard is split when it would hold more than `max_clips` clips of more than one recording."""
 
-    max_clips: int = Field(2000, ge=1)
+    max_clips: int = Field(default=2000, ge=1)
 
 
 class BuildConfig(Settings):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +17,16 @@ from endocorpus.records import Exclusion, RecordingPlan
 from endocorpus.scan import Scan
 
 _LOG_EVERY_SECONDS = 15
+
+
+@contextmanager
+def shown_frames() -> Iterator[Callable[[int], None]]:
+    """Shows how many frames have been rendered, on a terminal only."""
+    console = Console(stderr=True)
+    columns = (TextColumn("rendering"), TextColumn("{task.completed:.0f} frames"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("rendering", total=None)
+        yield lambda done: bar.update(task, completed=done)
 
 
 class ShownProgress(BuildWatcher):

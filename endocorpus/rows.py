@@ -54,7 +54,7 @@ def clip_row(plan: RecordingPlan, clip: EncodedClip, source: Source, shard: str,
         "keyframes": list(clip.keyframes),
         "labels": _labels(plan.recording.labels),
         "quality": {"mean_luma": clip.mean_luma, "sharpness": clip.sharpness},
-        "consent": "provider",
+        "consent": source.vouched_by,
         "status": "ready",
     }
 

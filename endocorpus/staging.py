@@ -25,7 +25,8 @@ from endocorpus.corpus.files import PARTIAL, atomic_file, digest_bytes, fsync_fo
 from endocorpus.errors import DataError, UsageError
 from endocorpus.media.encode import EncodeConfig, encode, encoder_build
 from endocorpus.plan import plan_recording
-from endocorpus.records import EncodedClip, Excluded, Exclusion, Privacy, Reason, Recording, RecordingPlan, Stage
+from endocorpus.records import EncodedClip, Excluded, Exclusion, Reason, Recording, RecordingPlan, Stage
+from endocorpus.sources.layout import Source
 
 WORK = ".build"
 _FORMAT = 1  # raise it when the same plan would be encoded to other bytes
@@ -39,7 +40,7 @@ class PlanTask:
 
     recording: Recording
     root: Path
-    privacy: Privacy
+    source: Source
     config: BuildConfig
 
 
@@ -57,7 +58,7 @@ class EncodeTask:
 def plan_task(task: PlanTask) -> RecordingPlan | Exclusion:
     """The plan of a recording, or why it is left out."""
     try:
-        return plan_recording(task.recording, task.root, task.privacy, task.config)
+        return plan_recording(task.recording, task.root, task.source, task.config)
     except Excluded as excluded:
         return exclusion_of(task.recording, excluded)
     except OSError as error:  # a failing disk or share: nothing is written while planning

@@ -6,18 +6,19 @@ identifies a patient is not examined yet, so every private recording stays in qu
 
 from __future__ import annotations
 
-from endocorpus.records import Cleared, Excluded, MediaFacts, Privacy, Reason, Stage
+from endocorpus.records import Cleared, Excluded, MediaFacts, Reason, Stage
+from endocorpus.sources.layout import Source
 
 CLOSED_CHANNELS = ("audio", "subtitles", "data streams", "attachments", "chapters", "container metadata", "captions")
 
 
-def decide(privacy: Privacy, facts: MediaFacts) -> Cleared:
+def decide(source: Source, facts: MediaFacts) -> Cleared:
     """Clear a recording of a public source; refuse a private one.
 
     Raises:
         Excluded: the source is private. There is no option to overrule it.
     """
-    if privacy != "public":
+    if source.privacy != "public":
         raise Excluded(
             Stage.DEID,
             Reason.NOT_CLEARED,
@@ -27,4 +28,4 @@ def decide(privacy: Privacy, facts: MediaFacts) -> Cleared:
     removed = {f"{kind} stream": count for kind, count in facts.dropped_streams.items()}
     if facts.metadata_fields:
         removed["metadata field"] = facts.metadata_fields
-    return Cleared(by="the source's provider published it", looked_for=CLOSED_CHANNELS, removed=removed)
+    return Cleared(by=f"{source.vouched_by}, who declares it public", looked_for=CLOSED_CHANNELS, removed=removed)

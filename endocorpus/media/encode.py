@@ -38,10 +38,10 @@ class EncodeConfig(Settings):
     """How clips are stored: H.264 that decodes fast (no CABAC, no deblocking, no B-frames), closed groups of
     pictures. The picture is scaled down so that its short side has `short_side` pixels, never up."""
 
-    short_side: int = Field(256, ge=16, le=4096)  # pixels
-    crf: int = Field(23, ge=0, le=51)  # x264 constant rate factor; 0 is lossless
+    short_side: int = Field(default=256, ge=16, le=4096)  # pixels
+    crf: int = Field(default=23, ge=0, le=51)  # x264 constant rate factor; 0 is lossless
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower"] = "veryfast"
-    keyframe_interval: int = Field(30, ge=1, le=10_000)  # frames
+    keyframe_interval: int = Field(default=30, ge=1, le=10_000)  # frames
 
 
 @cache

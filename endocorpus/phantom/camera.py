@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from endocorpus.phantom.draws import Floats, generator
 from endocorpus.phantom.lumen import COLS, DENSITY, ROAM
-from endocorpus.phantom.traits import Field, Polyp
+from endocorpus.phantom.traits import Field
 
 HALF_ANGLE = 1.15
 """Angle in radians between the optical axis and the farthest point of the field of view (equidistant lens)."""
@@ -91,14 +91,13 @@ def make_rays(field: Field, width: int, height: int) -> Rays:
 class Path:
     """The way of the camera: slow to-and-fro, breathing, tremor. A pure function of the time in seconds."""
 
-    def __init__(self, seed: int, recording: int, polyps: tuple[Polyp, ...]) -> None:
+    def __init__(self, seed: int, recording: int, site: float) -> None:
+        """``site`` is the angle of the lesion site, towards which the camera looks a little, as an examiner does."""
         rng = generator(seed, "path", recording)
         self._speed = rng.uniform(0.10, 0.45, (6, 3)) * np.array([1.0, 2.3, 7.0])
         self._phase = rng.uniform(0, 2 * np.pi, (6, 3))
         self._size = np.array([1.0, 0.4, 0.06])
-        self._gaze = (0.0, 0.0)
-        if polyps:  # look a little towards the first lesion, as an examiner does
-            self._gaze = (0.30 * np.cos(polyps[0].angle), 0.30 * np.sin(polyps[0].angle))
+        self._gaze = (0.30 * cos(site), 0.30 * sin(site))
 
     def _wave(self, axis: int, seconds: float) -> float:
         return float(np.sum(self._size * np.sin(self._speed[axis] * 2 * np.pi * seconds + self._phase[axis])) / 1.46)
@@ -115,6 +114,12 @@ class Path:
         )
 
 
+def reach(steps: int) -> Floats:
+    """How far ahead of the camera the wall is sampled: evenly as seen in the picture, so ever farther apart."""
+    ahead: Floats = (1 / np.linspace(1 / (1 + NEAR), 1 / (1 + FAR), steps) - 1).astype(np.float32)
+    return ahead
+
+
 def cast(wall: Floats, pose: Pose, rays: Rays, steps: int = 256) -> Hits:
     """Find the first wall point on every ray.
 
@@ -123,15 +128,18 @@ def cast(wall: Floats, pose: Pose, rays: Rays, steps: int = 256) -> Hits:
     wall's own ``k`` first falls to it. One table of those places per frame replaces marching along each ray.
     """
     cols = wall.shape[1]
-    ahead = np.geomspace(NEAR, FAR, steps, dtype=np.float32)
+    ahead = reach(steps)
     profile = _profile(wall, pose, ahead)
     slope = profile / (profile + ahead[:, None])
-    lowest = np.minimum.accumulate(slope, axis=0)
+    lowest = slope.copy()
+    for this in range(1, steps):  # row by row: numpy's own accumulate is ten times slower down the columns
+        np.minimum(lowest[this - 1], lowest[this], out=lowest[this])
     table = np.zeros((BINS + 1, cols), np.int16)
     bins = (lowest * np.float32(BINS)).astype(np.int16)
     # Later steps overwrite earlier ones in the same bin; bins between two steps take the later step's number.
     table[bins, np.arange(cols)[None, :]] = np.arange(1, steps + 1, dtype=np.int16)[:, None]
-    table = np.maximum.accumulate(table[::-1], axis=0)[::-1]
+    for this in range(BINS - 1, -1, -1):
+        np.maximum(table[this + 1], table[this], out=table[this])
 
     x, y, z = _turn(pose, rays)
     side = np.sqrt(x * x + y * y)
@@ -176,7 +184,7 @@ def _profile(wall: Floats, pose: Pose, ahead: Floats) -> Floats:
     angle = np.arange(cols, dtype=np.float32) * np.float32(2 * np.pi / cols)
     nearer = np.float32(pose.offset[0]) * np.cos(angle) + np.float32(pose.offset[1]) * np.sin(angle)
     sampled = wall[upper] * (1 - part) + wall[upper + 1] * part
-    moved = sampled[:, _shift(pose, cols)]
+    moved = np.take(sampled, _shift(pose, cols), axis=1)  # stays row by row in memory, unlike plain indexing
     profile: Floats = np.maximum(moved - nearer, np.float32(0.05))
     return profile
 
@@ -185,6 +193,10 @@ def _turn(pose: Pose, rays: Rays) -> tuple[Floats, Floats, Floats]:
     """Rays in lumen axes: roll about the optical axis, then pitch, then yaw."""
     sr, sp, sy = (np.float32(sin(angle)) for angle in (pose.roll, pose.pitch, pose.yaw))
     cr, cp, cy = (np.float32(cos(angle)) for angle in (pose.roll, pose.pitch, pose.yaw))
-    x, y = rays.x * cr - rays.y * sr, rays.x * sr + rays.y * cr
-    y, z = y * cp + rays.z * sp, rays.z * cp - y * sp
-    return x * cy + z * sy, y, z * cy - x * sy
+    x: Floats = rays.x * cr - rays.y * sr
+    level: Floats = rays.x * sr + rays.y * cr
+    y: Floats = level * cp + rays.z * sp
+    z: Floats = rays.z * cp - level * sp
+    side: Floats = x * cy + z * sy
+    ahead: Floats = z * cy - x * sy
+    return side, y, ahead

@@ -43,7 +43,9 @@ _UCI_FEATURES = 698
 def _colonoscopic_lesions() -> list[tuple[str, str, Lesion, int]]:
     """Every lesion of the set. The first four are far apart in number and kind; the rest take turns over classes."""
     first = [(*_CLASSES[0][:3], 1), (*_CLASSES[0][:3], 40), (*_CLASSES[1][:3], 1), (*_CLASSES[2][:3], 15)]
-    columns = [[(folder, stem, lesion, number + 1) for number in range(count)] for folder, stem, lesion, count in _CLASSES]
+    columns = [
+        [(folder, stem, lesion, number + 1) for number in range(count)] for folder, stem, lesion, count in _CLASSES
+    ]
     rest = [row for turn in zip_longest(*columns) for row in turn if row is not None and row not in first]
     return first + rest
 
@@ -80,8 +82,8 @@ def _camera_xml(traits: Traits) -> str:
     focal, (x, y) = traits.field.reach() / HALF_ANGLE, traits.field.centre
     return (
         '<?xml version="1.0"?>\n<camera>\n'
-        f"  <image width=\"{traits.width}\" height=\"{traits.height}\"/>\n"
-        f"  <projection model=\"equidistant\" focal=\"{focal:.4f}\" cx=\"{x:.2f}\" cy=\"{y:.2f}\"/>\n"
+        f'  <image width="{traits.width}" height="{traits.height}"/>\n'
+        f'  <projection model="equidistant" focal="{focal:.4f}" cx="{x:.2f}" cy="{y:.2f}"/>\n'
         "</camera>\n"
     )
 

@@ -51,8 +51,15 @@ def make_lumen(seed: int, lumen: int, polyps: tuple[Polyp, ...]) -> Lumen:
     label = np.zeros(bare.shape, np.uint8)
     for index, polyp in enumerate(polyps):
         _raise_polyp(generator(seed, "polyp", lumen, index), polyp, index, bare, wall, cap, label)
-    hollow = wall - ndimage.uniform_filter(wall, size=61, mode=("nearest", "wrap"))
+    # Two measures, so that a polyp leaves the shade of the mucosa around it alone.
+    hollow = np.where(label > 0, _hollow(wall), _hollow(bare))
     return Lumen(bare=bare, wall=wall, hollow=hollow, cap=cap, label=label)
+
+
+def _hollow(wall: Floats) -> Floats:
+    """How far each place lies behind its surroundings; shape (ROWS, COLS)."""
+    around: Floats = ndimage.uniform_filter(wall, size=61, mode=("nearest", "wrap"))
+    return wall - around
 
 
 def lesion_site(seed: int, lumen: int) -> tuple[float, float]:
@@ -76,9 +83,7 @@ def _tube(rng: np.random.Generator, depth: Floats, angle: Floats) -> Floats:
     return tube
 
 
-def _fold(
-    rng: np.random.Generator, wall: Floats, depth: Floats, angle: Floats, clear: tuple[float, float]
-) -> None:
+def _fold(rng: np.random.Generator, wall: Floats, depth: Floats, angle: Floats, clear: tuple[float, float]) -> None:
     """Cut crescent-shaped haustral folds into ``wall``, in place; between them the wall bulges outwards.
 
     Folds are low in front of ``clear`` (angle, depth), so that a lesion there is not hidden behind them.
@@ -115,8 +120,9 @@ def _raise_polyp(
     row, col = polyp.depth * DENSITY, polyp.angle / (2 * np.pi) * COLS
     span = int(polyp.radius * DENSITY * 1.5) + 3
     rows = np.arange(max(0, int(row) - span), min(ROWS, int(row) + span))
-    cols = np.arange(int(col) - span, int(col) + span)
     across = float(bare[rows[len(rows) // 2], int(col) % COLS])  # a sample is wider where the wall is farther out
+    wide = min(int(span / across), COLS // 2)
+    cols = np.arange(int(col) - wide, int(col) + wide)
     along = ((rows - row) / DENSITY)[:, None]
     around = ((cols - col) / DENSITY * across)[None, :]
     bearing = np.arctan2(around, along)
@@ -124,12 +130,16 @@ def _raise_polyp(
         amplitude * np.cos(order * bearing + rng.uniform(0, 2 * np.pi))
         for order, amplitude in ((2, 0.10), (3, 0.06), (5, 0.035))
     )
-    inside = np.clip(1 - (np.hypot(along, around) / (polyp.radius * lobes)) ** 2, 0, 1).astype(np.float32)
+    away, edge = np.hypot(along, around), polyp.radius * lobes
+    inside = np.clip(1 - (away / edge) ** 2, 0, 1).astype(np.float32)
     grid = np.ix_(rows, cols % COLS)
-    bumps = smooth_field(rng, (256, 256), 8, 40)[: len(rows), : len(cols)]
+    bumps = smooth_field(rng, (256, COLS), 8, 40)[: len(rows), : len(cols)]
     # Nearly vertical flanks and a rounded top: a bump that hides the wall behind it, as a sessile polyp does.
-    rise = np.float32(polyp.height) * inside**0.6 * (1 + 0.04 * bumps[: len(rows), : len(cols)])
+    # On a fold, where the lumen is narrow already, it stays lower: a bump that reaches the axis tapers to a point.
+    room = np.minimum(bare[grid], 1) ** 2
+    rise = np.float32(polyp.height) * room * inside**0.6 * (1 + 0.04 * bumps)
     wall[grid] = np.maximum(wall[grid] - rise, 0.15)
-    taken = inside > 0.0
-    cap[grid] = np.where(taken, inside, cap[grid])
+    cap[grid] = np.maximum(cap[grid], inside)
+    # The foot belongs to the lesion: a ray that meets the flank is interpolated down to just before it.
+    taken = away < edge + 1.5 / DENSITY
     label[grid] = np.where(taken, index + 1, label[grid]).astype(np.uint8)

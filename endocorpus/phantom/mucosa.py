@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -44,31 +45,58 @@ class Mucosa:
     base: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skin:
+    """What the mucosa of one lumen consists of, whatever the light; every array has shape (ROWS, COLS).
+
+    ``redness``, ``fine`` and ``coarse`` vessels, ``mucus`` and ``rims`` of bubbles run from 0 to 1; ``grain`` has
+    unit deviation; ``film`` is the height of the wet film and of bubbles, in samples.
+    """
+
+    redness: Floats
+    fine: Floats
+    coarse: Floats
+    mucus: Floats
+    rims: Floats
+    grain: Floats
+    film: Floats
+
+
+@lru_cache(maxsize=1)  # the recordings of a lumen are rendered one after the other
+def make_skin(seed: int, lumen: int) -> Skin:
+    """Draw the mucosa of one lumen."""
+    rng, size = generator(seed, "mucosa", lumen), (ROWS, COLS)
+    mottle = 0.45 + 0.22 * smooth_field(rng, size, 60, 220) + 0.13 * smooth_field(rng, size, 10, 50)
+    fine, coarse = draw_vessels(rng)
+    mucus, (domes, rims) = _wet_spots(rng)
+    film = 0.0007 * smooth_field(rng, size, 9, 30) + 0.00045 * smooth_field(rng, size, 4, 9)
+    return Skin(
+        redness=np.clip(mottle, 0, 1), fine=fine, coarse=coarse, mucus=mucus, rims=rims,
+        grain=smooth_field(rng, size, 2.0, 5), film=film * np.float32(DENSITY) - domes,
+    )  # fmt: skip
+
+
 def make_mucosa(seed: int, lumen: int, light: Light, shape: Lumen, polyps: tuple[Polyp, ...]) -> Mucosa:
     """Paint one lumen. Mucosa outside the polyps does not depend on ``polyps``, and all but colour is the same
     under both lights."""
-    rng = generator(seed, "mucosa", lumen)
-    person = rng.uniform((0.94, 0.84, 0.82), (1.06, 1.10, 1.14)).astype(np.float32)  # no two colons look the same
-    tones = {name: np.array(tone, np.float32) * person for name, tone in TONES[light].items()}
-    size = (ROWS, COLS)
-    mottle = np.clip(0.45 + 0.22 * smooth_field(rng, size, 60, 220) + 0.13 * smooth_field(rng, size, 10, 50), 0, 1)
-    fine, coarse = draw_vessels(rng)
-    mucus, bubbles = _wet_spots(rng)
-    grain = smooth_field(rng, size, 2.0, 5)
-    film, beads = smooth_field(rng, size, 9, 30), smooth_field(rng, size, 4, 9)
-    paint = _mix(np.broadcast_to(tones["pale"], (*size, 3)), tones["red"], mottle)
-    deep = 1.0 if light == "NBI" else 0.9
-    paint = _mix(paint, tones["vessel"], np.clip(0.85 * deep * coarse + 0.6 * deep * fine, 0, 0.9))
+    skin = make_skin(seed, lumen)
+    # No two colons look the same, less so in the narrow bands that blood absorbs in everyone.
+    person = generator(seed, "person", lumen).uniform((0.94, 0.84, 0.82), (1.06, 1.10, 1.14))
+    tint = (person if light == "WL" else person**0.3).astype(np.float32)
+    tones = {name: np.array(tone, np.float32) * tint for name, tone in TONES[light].items()}
+    paint = _mix(np.broadcast_to(tones["pale"], (ROWS, COLS, 3)), tones["red"], skin.redness)
+    deep = 1.0 if light == "NBI" else 0.9  # haemoglobin is darkest in the narrow bands
+    paint = _mix(paint, tones["vessel"], np.clip(deep * (0.85 * skin.coarse + 0.6 * skin.fine), 0, 0.9))
     for index, polyp in enumerate(polyps):
         _paint_polyp(generator(seed, "skin", lumen, index), paint, polyp, shape, index, tones)
-    paint = _mix(paint, tones["mucus"], 0.55 * mucus)
-    paint *= (1 + 0.035 * grain - np.clip(2.6 * shape.hollow, -0.25, 0.45))[..., None]
-    paint *= (1 - 0.35 * np.clip(bubbles[1], 0, 1))[..., None]
-    packed = np.empty((*size, 4), np.uint8)
+    paint = _mix(paint, tones["mucus"], 0.55 * skin.mucus)
+    shade = 1 + 0.035 * skin.grain - np.clip(2.6 * shape.hollow, -0.25, 0.45)
+    paint *= (shade * (1 - 0.35 * np.clip(skin.rims, 0, 1)))[..., None]
+    packed = np.empty((ROWS, COLS, 4), np.uint8)
     packed[..., :3] = np.clip(paint * 255, 0, 255)
     packed[..., 3] = shape.label
-    wet = (0.0007 * film + 0.00045 * beads) * np.where(shape.label > 0, np.float32(0.45), np.float32(1))
-    return _pack(packed, _slopes(shape, wet, bubbles[0]))
+    calm = np.where(shape.label > 0, np.float32(0.45), np.float32(1))  # a lesion glistens less than the film around it
+    return _pack(packed, _slopes(shape, skin.film * calm))
 
 
 def _mix(under: Floats, over: Floats, weight: Floats) -> Floats:
@@ -120,7 +148,8 @@ def _wet_spots(rng: np.random.Generator) -> tuple[Floats, tuple[Floats, Floats]]
             radius = float(np.exp(rng.uniform(np.log(1.6), np.log(7.5))))
             row, col = middle[0] + rng.normal(0, 11), middle[1] + rng.normal(0, 11)
             span = int(radius) + 2
-            rows, cols = np.arange(int(row) - span, int(row) + span + 1), np.arange(int(col) - span, int(col) + span + 1)
+            reach = np.arange(-span, span + 1)
+            rows, cols = int(row) + reach, int(col) + reach
             away = np.hypot((rows - row)[:, None], (cols - col)[None, :]) / radius
             grid = np.ix_(rows % ROWS, cols % COLS)
             dome = radius * 0.8 * np.sqrt(np.clip(1 - away * away, 0, 1))
@@ -150,14 +179,14 @@ def _paint_polyp(
     paint[rows, cols] += (skin - paint[rows, cols]) * own * np.float32(0.92)
 
 
-def _slopes(shape: Lumen, film: Floats, bubbles: Floats) -> npt.NDArray[np.float32]:
+def _slopes(shape: Lumen, film: Floats) -> npt.NDArray[np.float32]:
     """Slopes of the wall as shaded and of the wet film on it; shape (ROWS, COLS, 4)."""
     per_radius = np.float32(DENSITY)
     along, around = (np.asarray(slope, np.float32) for slope in np.gradient(shape.wall))
     # The seam: numpy's one-sided difference at the edges would show as a line.
     around[:, 0] = (shape.wall[:, 1] - shape.wall[:, -1]) / 2
     around[:, -1] = (shape.wall[:, 0] - shape.wall[:, -2]) / 2
-    wet_along, wet_around = np.gradient(film * per_radius - bubbles)
+    wet_along, wet_around = np.gradient(film)
     out: Floats = np.empty((ROWS, COLS, 4), np.float32)
     out[..., 0], out[..., 1] = along * per_radius, around * per_radius / shape.wall
     out[..., 2], out[..., 3] = out[..., 0] + wet_along, out[..., 1] + wet_around

@@ -45,7 +45,7 @@ def burn_in(frame: Frame, index: int, traits: Traits) -> None:
             colour = np.array(overlay.colour, np.float32)
             box[...] = (box + (colour - box) * ink[..., None] + np.float32(0.5)).astype(np.uint8)
     if traits.frame_counter:
-        _draw_counter(frame, index)
+        draw_frame_counter(frame, index)
 
 
 @lru_cache(maxsize=16)
@@ -70,7 +70,8 @@ def _check(number: int) -> int:
     return (number.bit_count() + 1) % 4
 
 
-def _draw_counter(frame: Frame, index: int) -> None:
+def draw_frame_counter(frame: Frame, index: int) -> None:
+    """Draw the number ``index`` (modulo 65536) as blocks along the bottom of any frame, in place."""
     number = index % 65536
     bits = f"10{number:016b}{_check(number):02b}"
     top, edges = _cells(*frame.shape[:2])

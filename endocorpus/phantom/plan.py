@@ -48,7 +48,7 @@ def plan_recording(
     if has_still and frames >= 40:
         start = int(frames * rng.uniform(0.45, 0.55))
         traits = replace(traits, frozen=((start, start + max(4, int(frames * rng.uniform(0.06, 0.12)))),))
-    return replace(traits, overlays=_plan_overlays(rng, traits)) if has_text else traits
+    return replace(traits, overlays=_plan_overlays(seed, rng, traits)) if has_text else traits
 
 
 def plan_field(seed: int, lumen: int, size: tuple[int, int]) -> Field:
@@ -87,21 +87,21 @@ def _plan_outside(rng: np.random.Generator, frames: int) -> Span:
     return (0, length) if rng.random() < 0.5 else (frames - length, frames)
 
 
-def _plan_overlays(rng: np.random.Generator, traits: Traits) -> tuple[Overlay, ...]:
+def _plan_overlays(seed: int, rng: np.random.Generator, traits: Traits) -> tuple[Overlay, ...]:
     """A panel of lines at the left edge, and one line on the tissue that may come and go."""
     letter = max(8, round(traits.height / 24))
-    number = int(rng.integers(1000, 9999))
+    patient = generator(seed, "patient", traits.lumen)  # both recordings of a lesion are of one made-up person
+
+    def pick(choices: tuple[str, ...]) -> str:
+        return choices[int(patient.integers(len(choices)))]
+
+    number, date = int(patient.integers(1000, 9999)), f"{int(patient.integers(30, 32))}/02/2099"  # no such day
+    clock = f"{int(rng.integers(8, 18)):02d}:{int(rng.integers(60)):02d}:{int(rng.integers(60)):02d}"
     top: list[tuple[OverlayKind, str]] = [
-        ("name", NAMES[int(rng.integers(len(NAMES)))]),
-        ("identifier", f"ID FAKE-{number}"),
-        ("date", f"{int(rng.integers(30, 32)):02d}/02/2099"),  # 30 or 31 February
-        ("clock", f"{int(rng.integers(8, 18)):02d}:{int(rng.integers(60)):02d}:{int(rng.integers(60)):02d}"),
-    ]
-    low: list[tuple[OverlayKind, str]] = [
-        ("device", DEVICES[int(rng.integers(len(DEVICES)))]),
-        ("site", SITES[int(rng.integers(len(SITES)))]),
-    ]
-    colour = COLOURS[int(rng.integers(len(COLOURS)))]
+        ("name", pick(NAMES)), ("identifier", f"ID FAKE-{number}"), ("date", date), ("clock", clock),
+    ]  # fmt: skip
+    low: list[tuple[OverlayKind, str]] = [("device", pick(DEVICES)), ("site", pick(SITES))]
+    colour = COLOURS[int(patient.integers(len(COLOURS)))]
     everywhere = (0, traits.frames)
     line = round(letter * 1.35)
     found = [

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from endocorpus.phantom.camera import Path, cast, coverage, make_rays
 from endocorpus.phantom.draws import Floats, generator
 from endocorpus.phantom.effects import add_noise, look_at_room, make_room, meter, soften
-from endocorpus.phantom.lumen import Lumen, make_lumen
+from endocorpus.phantom.lumen import Lumen, lesion_site, make_lumen
 from endocorpus.phantom.mucosa import Mucosa, make_mucosa
 from endocorpus.phantom.overlay import burn_in
 from endocorpus.phantom.shade import develop, light_up, look_up, mip_levels
@@ -65,7 +65,7 @@ class Scene:
         self._mucosa = _mucosa(seed, traits.lumen, traits.light, traits.polyps)
         self._rays = make_rays(traits.field, traits.width, traits.height)
         self._coverage = coverage(traits.field, traits.width, traits.height)[..., None]
-        self._path = Path(seed, traits.recording, traits.polyps)
+        self._path = Path(seed, traits.recording, lesion_site(seed, traits.lumen)[0])
         self._levels = mip_levels(STEPS)
         self._exposure = meter(self._lumen, self._path, traits, self._rays)
         self._room = make_room(seed, traits.recording, traits.width, traits.height) if traits.outside else None
@@ -91,7 +91,7 @@ class Scene:
         hits = cast(self._lumen.wall, pose, self._rays, STEPS)
         paint, slopes = look_up(self._mucosa, hits, self._levels)
         labels.ravel()[pixels] = paint[:, 3]
-        colour = light_up(paint, slopes, hits, pose, self._rays, float(self._exposure[index]))
+        colour = light_up(paint, slopes, hits, self._rays, float(self._exposure[index]))
         picture = np.zeros((labels.size, 3), np.float32)
         picture[pixels] = develop(colour)
         return soften(picture.reshape(*labels.shape, 3), 0.17)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from endocorpus.phantom.camera import FAR, NEAR, Hits, Pose, Rays
+from endocorpus.phantom.camera import Hits, Rays, reach
 from endocorpus.phantom.draws import Floats
 from endocorpus.phantom.lumen import COLS, ROWS
 from endocorpus.phantom.mucosa import LEVELS, Mucosa
@@ -16,9 +16,10 @@ LAMP = (0.10, -0.04)
 
 def mip_levels(steps: int) -> npt.NDArray[np.int32]:
     """The mip level for each step of the cast: farther wall is seen through coarser textures; shape (steps,)."""
-    ahead = np.geomspace(NEAR, FAR, steps)
+    ahead = reach(steps)
     texels = 0.8 * (ahead * ahead + 1) ** 0.75  # geometric mean of a pixel's footprint along and around the tube
-    return np.clip(np.floor(np.log2(texels)), 0, LEVELS - 1).astype(np.int32)
+    levels: npt.NDArray[np.int32] = np.clip(np.floor(np.log2(texels)), 0, LEVELS - 1).astype(np.int32)
+    return levels
 
 
 def look_up(mucosa: Mucosa, hits: Hits, levels: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.uint8], Floats]:
@@ -31,9 +32,7 @@ def look_up(mucosa: Mucosa, hits: Hits, levels: npt.NDArray[np.int32]) -> tuple[
     return paint, mucosa.slopes[flat].view(np.float32).reshape(-1, 4)
 
 
-def light_up(
-    paint: npt.NDArray[np.uint8], slopes: Floats, hits: Hits, pose: Pose, rays: Rays, exposure: float
-) -> Floats:
+def light_up(paint: npt.NDArray[np.uint8], slopes: Floats, hits: Hits, rays: Rays, exposure: float) -> Floats:
     """Linear colour of each ray, shape (N, 3): diffuse light that falls off with distance, glow, wet highlights."""
     out, ahead = hits.outwards, hits.ahead
     cos, sin = np.cos(hits.angle), np.sin(hits.angle)

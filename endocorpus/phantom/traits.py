@@ -19,7 +19,8 @@ Span = tuple[int, int]
 class Polyp:
     """A raised lesion fixed to the wall. Lengths are in mean lumen radii, ``angle`` in radians.
 
-    ``depth`` is the place along the lumen, counted from where the camera starts to roam.
+    ``depth`` is the place along the lumen, counted from where the camera starts to roam; it roams over the first 3.6
+    of it. Raises ``ValueError`` for a lesion that does not fit the lumen.
     """
 
     lesion: Lesion
@@ -27,6 +28,10 @@ class Polyp:
     depth: float
     radius: float
     height: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.radius <= 0.6 and 0 <= self.height <= 0.6 and 0 <= self.depth <= 12):
+            raise ValueError(f"a polyp of radius {self.radius}, height {self.height} at {self.depth} does not fit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,6 +80,8 @@ class Notes:
 
 def truth_root(tree: Path) -> Path:
     """Where the truth about ``tree`` lies: beside it, never in it."""
+    if tree.name in ("", ".."):  # "." and the like have no name to add to
+        tree = tree.resolve()
     return tree.with_name(f"{tree.name}.truth")
 
 

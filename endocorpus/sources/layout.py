@@ -86,6 +86,7 @@ class Source:
     licence_status: Literal["verified", "third-party", "unverified"]
     redistribution: Literal["yes", "same-licence", "no", "unknown"]
     privacy: Privacy
+    vouched_by: Literal["provider", "owner"]  # who says that it may be used
     obtain: str
     modality: str
     organ: str

@@ -21,9 +21,11 @@ from endocorpus.media.probe import probe
 from endocorpus.plan import plan_recording
 from endocorpus.records import EncodedClip, Excluded, Media, Reason, Recording, RecordingPlan
 from endocorpus.settings import load_settings
+from endocorpus.sources import load_source
 from tests.media import FFMPEG, video_numbers, write_frames, write_video
 
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "25")
+PUBLIC = load_source("folder", "public")
 CONFIG = load_settings(BuildConfig, overrides=["segment.clip_seconds=1.0", "segment.min_seconds=0.2"])
 
 
@@ -37,7 +39,7 @@ def recording(*paths: str, kind: str = "video") -> Recording:
 
 
 def build_clips(root: Path, made: Recording, config: BuildConfig = CONFIG) -> tuple[RecordingPlan, list[EncodedClip]]:
-    plan = plan_recording(made, root, "public", config)
+    plan = plan_recording(made, root, PUBLIC, config)
     folder = root / "clips 100%"  # a folder name that a muxer could take for a pattern
     folder.mkdir()
     return plan, list(encode(plan, root, folder, config.encode))
@@ -269,9 +271,9 @@ def test_private_recordings_are_not_cleared(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", 30)
     facts = probe(Media(kind="video", paths=("a.mp4",)), tmp_path)
     with pytest.raises(Excluded) as caught:
-        decide("private", facts)
+        decide(load_source("folder"), facts)
     assert caught.value.reason is Reason.NOT_CLEARED and caught.value.frames == 30
-    plan = plan_recording(recording("a.mp4"), tmp_path, "public", CONFIG)
+    plan = plan_recording(recording("a.mp4"), tmp_path, PUBLIC, CONFIG)
     forged = object.__new__(RecordingPlan)
     for name in ("recording", "facts", "clips"):
         object.__setattr__(forged, name, getattr(plan, name))

@@ -43,13 +43,16 @@ from endocorpus.staging import (
 
 
 class BuildWatcher:
-    """What a build tells whoever watches, in this order; `encoded` comes once per finished recording."""
+    """What a build tells whoever watches, in this order; `looked` and `encoded` come once per recording."""
 
     def scanned(self, scan: Scan) -> None: ...
 
+    def looked(self) -> None: ...
+
     def planned(self, plans: Sequence[RecordingPlan], exclusions: Sequence[Exclusion]) -> None: ...
 
-    def encoding(self, clips: int, seconds: float) -> None: ...
+    def encoding(self, clips: int, seconds: float, folder: Path) -> None:
+        """So much is to be done; clips appear below `folder` while a recording is being encoded."""
 
     def encoded(self, clips: int, seconds: float) -> None: ...
 
@@ -91,7 +94,7 @@ def build(
     with work_area(out, name) as work:
         scanned = scan(source, root)
         watcher.scanned(scanned)
-        plans, exclusions = plan_all(scanned, source, root, config, workers)
+        plans, exclusions = plan_all(scanned, source, root, config, workers, watcher)
         watcher.planned(plans, exclusions)
         shards = _shards(plans, source, config, name)
         _load_receipts(shards, work, out)
@@ -113,11 +116,14 @@ def _refuse_nesting(root: Path, out: Path) -> None:
 
 
 def plan_all(
-    scanned: Scan, source: Source, root: Path, config: BuildConfig, workers: int
+    scanned: Scan, source: Source, root: Path, config: BuildConfig, workers: int, watcher: BuildWatcher
 ) -> tuple[list[RecordingPlan], list[Exclusion]]:
     """Plans by recording id, and everything that was left out so far. Opens media, writes nothing."""
     tasks = [PlanTask(recording=r, root=root, source=source, config=config) for r in scanned.recordings]
-    outcomes = [outcome for _, outcome in run_tasks(plan_task, tasks, workers)]
+    outcomes: list[RecordingPlan | Exclusion] = []
+    for _, outcome in run_tasks(plan_task, tasks, workers):
+        outcomes.append(outcome)
+        watcher.looked()
     plans = sorted((o for o in outcomes if isinstance(o, RecordingPlan)), key=lambda p: p.recording.recording_id)
     return plans, [*scanned.exclusions, *(o for o in outcomes if isinstance(o, Exclusion))]
 
@@ -165,7 +171,7 @@ def _encode(
         for plan in shard.plans
     ]
     tasks.sort(key=lambda task: -task.plan.facts.num_frames)  # the longest first, so that none is left over at the end
-    watcher.encoding(sum(len(t.plan.clips) for t in tasks), sum(_seconds(t.plan) for t in tasks))
+    watcher.encoding(sum(len(t.plan.clips) for t in tasks), sum(_seconds(t.plan) for t in tasks), folder)
     for task, clips in run_tasks(encode_task, tasks, workers):
         watcher.encoded(clips, _seconds(task.plan))
 

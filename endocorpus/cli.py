@@ -144,13 +144,13 @@ def plan(
     as_json: bool,
 ) -> None:
     """Show what a build would do: recordings, clips, exclusions. Writes nothing."""
-    from endocorpus.build import plan_all
+    from endocorpus.build import BuildWatcher, plan_all
     from endocorpus.scan import scan as scan_files
     from endocorpus.sources import load_source
 
     source, config = load_source(source_name, privacy), _config(config_file, overrides)
     root = raw_root(source, root)
-    plans, exclusions = plan_all(scan_files(source, root), source, root, config, workers)
+    plans, exclusions = plan_all(scan_files(source, root), source, root, config, workers, BuildWatcher())
     rows = [
         (
             p.recording.recording_id,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from endocorpus.build import BuildWatcher
 from endocorpus.console import count
+from endocorpus.corpus.files import PARTIAL
 from endocorpus.records import Exclusion, RecordingPlan
 from endocorpus.scan import Scan
 
@@ -44,7 +47,8 @@ class ShownProgress(BuildWatcher):
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task: TaskID | None = None
+        self._looking = self._encoding = TaskID(0)
+        self._closed = threading.Event()
         self._clips = self._all_clips = 0
         self._seconds = self._all_seconds = 0.0
         self._started = self._logged = time.monotonic()
@@ -54,36 +58,50 @@ class ShownProgress(BuildWatcher):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._closed.set()
         self._bar.stop()
 
     def scanned(self, scan: Scan) -> None:
+        recordings = len(scan.recordings)
         self._console.print(
-            f"found {count(len(scan.recordings), 'recording')} in {count(scan.num_files, 'file')}; looking at each"
+            f"found {count(recordings, 'recording')} in {count(scan.num_files, 'file')}; looking at each"
         )
+        self._looking = self._bar.add_task("looking", total=recordings, done=f"0/{recordings:,} recordings")
+
+    def looked(self) -> None:
+        task = self._bar.tasks[self._looking]
+        self._bar.update(self._looking, advance=1, done=f"{task.completed + 1:,.0f}/{task.total:,.0f} recordings")
 
     def planned(self, plans: Sequence[RecordingPlan], exclusions: Sequence[Exclusion]) -> None:
+        self._bar.remove_task(self._looking)
         clips = sum(len(plan.clips) for plan in plans)
         self._console.print(
             f"planned {count(clips, 'clip')} from {count(len(plans), 'recording')}; "
             f"{count(len(exclusions), 'exclusion')} so far"
         )
 
-    def encoding(self, clips: int, seconds: float) -> None:
+    def encoding(self, clips: int, seconds: float, folder: Path) -> None:
         self._all_clips, self._all_seconds = clips, seconds
-        self._started = time.monotonic()
-        self._task = self._bar.add_task("encoding", total=seconds or 1.0, done=self._done())
+        self._started = self._logged = time.monotonic()
+        self._encoding = self._bar.add_task("encoding", total=seconds or 1.0, done="")
+        threading.Thread(target=self._poll, args=(folder,), daemon=True).start()
 
     def encoded(self, clips: int, seconds: float) -> None:
         self._clips += clips
         self._seconds += seconds
-        if self._task is not None:
-            self._bar.update(self._task, completed=self._seconds, done=self._done())
+
+    def _poll(self, folder: Path) -> None:
+        """Recordings may last for hours: count the clips of those under way as well."""
+        while not self._closed.wait(0.5):
+            under_way = sum(max(0, len(list(part.glob("*.mp4"))) - 1) for part in folder.glob(f"*{PARTIAL}*"))
+            self._show(self._clips + under_way, under_way * self._all_seconds / max(self._all_clips, 1))
+
+    def _show(self, clips: int, seconds_under_way: float) -> None:
+        seconds = min(self._seconds + seconds_under_way, self._all_seconds)
+        done = f"{clips:,}/{self._all_clips:,} clips, {seconds / 3600:.2f}/{self._all_seconds / 3600:.2f} video-hours"
+        self._bar.update(self._encoding, completed=seconds, done=done)
         now = time.monotonic()
         if not self._console.is_terminal and now - self._logged > _LOG_EVERY_SECONDS:
             self._logged = now
-            left = (now - self._started) * (self._all_seconds / max(self._seconds, 1e-9) - 1)
-            self._console.print(f"encoded {self._done()}, about {left / 60:.0f} min left")
-
-    def _done(self) -> str:
-        hours, all_hours = self._seconds / 3600, self._all_seconds / 3600
-        return f"{self._clips:,}/{self._all_clips:,} clips, {hours:.2f}/{all_hours:.2f} video-hours"
+            left = (now - self._started) * (self._all_seconds / max(seconds, 1e-9) - 1)
+            self._console.print(f"encoded {done}, about {left / 60:.0f} min left")

@@ -53,7 +53,7 @@ def segment(num_frames: int, rate: Fraction, config: SegmentConfig) -> tuple[Spa
         raise Excluded(
             Stage.SEGMENT,
             Reason.TOO_SHORT,
-            f"{num_frames} frames at {float(rate):g} per second, the shortest clip has {shortest}",
+            f"frames: {num_frames} at {float(rate):g} per second, the shortest clip has {shortest}",
             frames=num_frames,
         )
     return _cut(num_frames, length, shortest)

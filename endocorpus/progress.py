@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -93,7 +93,9 @@ class ShownProgress(BuildWatcher):
     def _poll(self, folder: Path) -> None:
         """Recordings may last for hours: count the clips of those under way as well."""
         while not self._closed.wait(0.5):
-            under_way = sum(max(0, len(list(part.glob("*.mp4"))) - 1) for part in folder.glob(f"*{PARTIAL}*"))
+            under_way = 0
+            with suppress(FileNotFoundError):  # a recording was finished while we looked
+                under_way = sum(max(0, len(list(part.iterdir())) - 1) for part in folder.glob(f"*{PARTIAL}*"))
             self._show(self._clips + under_way, under_way * self._all_seconds / max(self._all_clips, 1))
 
     def _show(self, clips: int, seconds_under_way: float) -> None:

@@ -1,0 +1,1 @@
+"""Stream corpora into pre-training of an endoscopy video transformer."""

@@ -1,0 +1,146 @@
+"""Corpora as arrays: what the manifest says, in order, refusing what cannot be trained on."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from endocorpus.corpus.shards import tar_members
+from endocorpus.errors import DataError
+from endofm.data.clips import ClipSet, load_clips
+from endofm.data.stream import ShardReader
+from tests.endofm.conftest import SPECS, ClipSpec, MakeCorpus, commit, write_corpus
+
+
+def test_rows_are_those_of_the_manifest(corpus: Path) -> None:
+    clips = load_clips([corpus])
+    specs = [spec for shard in SPECS for spec in shard]
+    assert len(clips) == len(specs) == 7
+    assert [clips.key(row) for row in range(7)] == [f"tiny-{spec.number}" for spec in specs]
+    assert clips.num_frames_N.tolist() == [spec.num_frames for spec in specs]
+    assert clips.height_N.tolist() == [spec.height for spec in specs]
+    assert clips.width_N.tolist() == [spec.width for spec in specs]
+
+
+def test_locations_agree_with_a_plain_tar_reader(corpus: Path) -> None:
+    clips = load_clips([corpus])
+    members = [(path, *member) for path in sorted((corpus / "shards").iterdir()) for member in tar_members(path)]
+    expected = [(path, name, offset, size) for path, name, offset, size in members if name.endswith(".mp4")]
+    found = [clips.location(row) for row in range(len(clips))]
+    assert [(clip.shard_path, f"{clip.key}.mp4", clip.offset, clip.size) for clip in found] == expected
+    with ShardReader() as reader:
+        for clip in found:
+            assert len(reader.read(clip)) == clip.size
+
+
+def test_corpora_follow_one_another(corpus: Path, make_corpus: MakeCorpus) -> None:
+    other = make_corpus("other", [[ClipSpec(20, 3, 48, 64)], [ClipSpec(21, 4, 48, 64)]])
+    clips = load_clips([other, corpus])
+    assert len(clips) == 9
+    assert clips.key(0) == "other-20"
+    assert clips.location(1).shard_path == other / "shards" / "other-1.tar"
+    assert clips.location(2).shard_path == corpus / "shards" / "tiny-0.tar"
+    with ShardReader() as reader:
+        for row in range(9):
+            reader.read(clips.location(row))
+
+
+def test_the_fingerprint_is_of_the_data_and_not_of_its_place(
+    corpus: Path, make_corpus: MakeCorpus, tmp_path: Path
+) -> None:
+    moved = Path(shutil.copytree(corpus, tmp_path / "elsewhere"))
+    assert load_clips([moved]).fingerprint == load_clips([corpus]).fingerprint
+    other = make_corpus("other", [[ClipSpec(20, 3, 48, 64)]])
+    both, swapped = load_clips([corpus, other]).fingerprint, load_clips([other, corpus]).fingerprint
+    first = SPECS[0][0]
+    changed = write_corpus(tmp_path / "changed", "tiny", [[replace(first, num_frames=29), *SPECS[0][1:]], SPECS[1]])
+    renamed = rename(Path(shutil.copytree(corpus, tmp_path / "renamed")), "huge")
+    prints = {load_clips([corpus]).fingerprint, both, swapped} | {
+        load_clips([path]).fingerprint for path in (changed, renamed)
+    }
+    assert len(prints) == 5
+
+
+def rename(corpus: Path, name: str) -> Path:
+    descriptor = json.loads((corpus / "corpus.json").read_text())
+    (corpus / "corpus.json").write_text(json.dumps(descriptor | {"name": name}))
+    return corpus
+
+
+def test_a_corpus_cannot_be_given_twice(corpus: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(corpus, tmp_path / "copy"))
+    with pytest.raises(DataError, match=r"corpus 'tiny' is named twice: .*tiny and .*copy"):
+        load_clips([corpus, copy])
+
+
+def test_nothing_to_train_on_is_a_data_error(tmp_path: Path, make_corpus: MakeCorpus) -> None:
+    with pytest.raises(DataError, match="no clips to train on: no corpus was named"):
+        load_clips([])
+    empty = make_corpus("empty", [])
+    with pytest.raises(DataError, match=r"no clips to train on: .*empty"):
+        load_clips([empty])
+
+
+def test_an_unfinished_corpus_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a finished corpus"):
+        load_clips([tmp_path])
+
+
+def test_an_empty_corpus_beside_a_full_one_is_fine(corpus: Path, make_corpus: MakeCorpus) -> None:
+    assert len(load_clips([make_corpus("empty", []), corpus])) == 7
+
+
+def edit_clips(corpus: Path, **columns: list[object]) -> None:
+    table = pq.read_table(corpus / "clips.parquet")
+    for name, values in columns.items():
+        field = table.schema.field(name)
+        table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
+    pq.write_table(table, corpus / "clips.parquet")
+
+
+def test_clips_that_were_forgotten_are_left_out(make_corpus: MakeCorpus) -> None:
+    corpus = make_corpus("some", [[ClipSpec(1, 3, 48, 64), ClipSpec(2, 3, 48, 64), ClipSpec(3, 3, 48, 64)]])
+    edit_clips(corpus, status=["ready", "forgotten", "ready"])
+    clips = load_clips([corpus])
+    assert [clips.key(row) for row in range(len(clips))] == ["some-1", "some-3"]
+
+
+def test_impossible_rows_are_refused_at_once(make_corpus: MakeCorpus) -> None:
+    corpus = make_corpus("some", [[ClipSpec(1, 3, 48, 64), ClipSpec(2, 3, 48, 64)]])
+    edit_clips(corpus, num_frames=[3, 0])
+    with pytest.raises(DataError, match=r"a clip has num_frames below 1; run `endocorpus verify"):
+        load_clips([corpus])
+
+
+def test_a_large_set_is_cheap_to_send_to_workers(tmp_path: Path) -> None:
+    count = 20_000
+    root = tmp_path / "large"
+    root.mkdir()
+    row = dict.fromkeys(("source", "recording_id", "case_id", "leak_group", "licence", "consent"), "x")
+    numbers = dict.fromkeys(("json_offset", "json_size", "start_frame", "stop_frame", "stride"), 1)
+    sizes = {"num_frames": 150, "rate_num": 30, "rate_den": 1, "width": 320, "height": 256, "keyframes": [0]}
+    rest = {"json_xxh3_128": "0" * 32, "labels": [], "quality": {"mean_luma": 1.0, "sharpness": 1.0}, "status": "ready"}
+    rows = [
+        row | numbers | sizes | rest
+        | {"key": f"recording-{i // 10:08}-{i:010}", "shard": f"large-{i // 1000}.tar"}
+        | {"mp4_offset": i * 80_000, "mp4_size": 70_000, "mp4_xxh3_128": f"{i:032x}"}
+        for i in range(count)
+    ]  # fmt: skip
+    commit(root, "large", rows)
+    clips = load_clips([root])
+    packed = pickle.dumps(clips)
+    assert len(packed) < 90 * count
+    copy: ClipSet = pickle.loads(packed)
+    assert copy.location(12_345) == clips.location(12_345)
+    assert copy.location(12_345).offset == 12_345 * 80_000
+    assert copy.location(12_345).xxh3_128 == (12_345).to_bytes(16, "big")
+    assert copy.fingerprint == clips.fingerprint
+    assert len(np.unique(copy.shard_index_N)) == 20

@@ -1,0 +1,251 @@
+"""Batches: the same however many processes make them, and no process left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from endocorpus.errors import DataError, UsageError
+from endofm.data.clips import ClipSet, load_clips
+from endofm.data.loader import ClipLoader, make_loader
+from endofm.data.views import ClipBatch, ViewConfig, apply_views
+from tests.endofm.conftest import SPECS, read_frame
+
+VIEWS = ViewConfig(global_frames=(3, 4), local_frames=(2,), global_size=16, local_size=8)
+STEPS = 9  # of 4 clips out of 7: epochs end inside batches, and the memory of a single worker comes by three times
+
+
+@pytest.fixture
+def clips(corpus: Path) -> ClipSet:
+    return load_clips([corpus])
+
+
+def load(clips: ClipSet, start: int = 0, stop: int = STEPS, **options: Any) -> ClipLoader:
+    return make_loader(clips, VIEWS, batch_size=4, seed=11, start_step=start, stop_step=stop, **options)
+
+
+@pytest.fixture(scope="module")
+def expected(corpus: Path) -> list[ClipBatch]:
+    """Every step's global batch, made in this process."""
+    return list(load(load_clips([corpus])))
+
+
+def assert_same(found: ClipBatch, wanted: ClipBatch) -> None:
+    for field in dataclasses.fields(ClipBatch):
+        a, b = getattr(found, field.name), getattr(wanted, field.name)
+        assert torch.equal(a, b) if isinstance(a, Tensor) else a == b, field.name
+
+
+def test_batches_hold_the_right_frames_of_the_right_clips(expected: list[ClipBatch]) -> None:
+    sizes = {f"tiny-{spec.number}": (spec.height, spec.width) for shard in SPECS for spec in shard}
+    seen = []
+    for batch in expected:
+        assert batch.frames_BUHWC.dtype == torch.uint8
+        for index, key in enumerate(batch.keys):
+            num_frames, height, width = batch.extent_B3[index].tolist()
+            assert (height, width) == sizes[key]
+            painted = [read_frame(frame) for frame in batch.frames_BUHWC[index, :num_frames, :height, :width].numpy()]
+            assert {number for number, _ in painted} == {int(key.removeprefix("tiny-"))}
+            numbers = [frame for _, frame in painted]
+            assert all(a < b for a, b in pairwise(numbers))
+            assert set(batch.picks_BT[index].tolist()) == set(range(num_frames))
+            seen.append(key)
+    assert sorted(seen[:7]) == sorted(seen[7:14]) == sorted(sizes)
+    assert [position for batch in expected for position in batch.positions_B.tolist()] == list(range(4 * STEPS))
+
+
+def test_a_clip_looks_different_every_time_it_comes_by(expected: list[ClipBatch]) -> None:
+    boxes = [
+        tuple(batch.boxes_BV4[index].flatten().tolist())
+        for batch in expected
+        for index, key in enumerate(batch.keys)
+        if key == "tiny-3"
+    ]
+    assert len(boxes) >= 2
+    assert len(set(boxes)) == len(boxes)
+
+
+def test_resuming_gives_the_batches_that_were_still_to_come(clips: ClipSet, expected: list[ClipBatch]) -> None:
+    resumed = list(load(clips, start=2))
+    assert len(resumed) == STEPS - 2
+    for found, wanted in zip(resumed, expected[2:], strict=True):
+        assert_same(found, wanted)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_workers_change_nothing(clips: ClipSet, expected: list[ClipBatch], num_workers: int) -> None:
+    random_state = torch.random.get_rng_state()
+    with load(clips, num_workers=num_workers) as loader:
+        batches = list(loader)  # kept, so that memory which workers use again would show
+        assert len(batches) == STEPS
+        for found, wanted in zip(batches, expected, strict=True):
+            assert_same(found, wanted)
+        assert next(loader, None) is None
+        assert loader.waited_seconds > 0
+    assert multiprocessing.active_children() == []
+    assert torch.equal(torch.random.get_rng_state(), random_state)
+
+
+@pytest.mark.parametrize(("world", "num_workers"), [(1, 0), (2, 0), (4, 0), (2, 1)])
+def test_ranks_share_the_same_global_batch(
+    clips: ClipSet, expected: list[ClipBatch], world: int, num_workers: int
+) -> None:
+    for rank in range(world):
+        with load(clips, stop=3, rank=rank, world=world, num_workers=num_workers) as loader:
+            for found, wanted in zip(loader, expected, strict=False):
+                assert found.keys == wanted.keys[rank::world]
+                assert found.positions_B.tolist() == wanted.positions_B[rank::world].tolist()
+                for view, whole in zip(apply_views(found, "cpu"), apply_views(wanted, "cpu"), strict=True):
+                    torch.testing.assert_close(view, whole[rank::world], atol=1e-4, rtol=0)
+
+
+def damage(corpus: Path, clips: ClipSet, key: str) -> None:
+    row = [clips.key(row) for row in range(len(clips))].index(key)
+    clip = clips.location(row)
+    with clip.shard_path.open("r+b") as file:
+        file.seek(clip.offset + clip.size // 2)
+        byte = file.read(1)[0]
+        file.seek(clip.offset + clip.size // 2)
+        file.write(bytes([byte ^ 1]))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_damage_reaches_the_trainer_as_one_line_in_its_turn(
+    corpus: Path, tmp_path: Path, expected: list[ClipBatch], num_workers: int
+) -> None:
+    copy = Path(shutil.copytree(corpus, tmp_path / "copy"))
+    clips = load_clips([copy])
+    victim = next(key for key in expected[1].keys if key not in expected[0].keys)
+    damage(copy, clips, victim)
+    loader = load(clips, num_workers=num_workers)
+    assert_same(next(loader), expected[0])
+    with pytest.raises(DataError) as caught:
+        next(loader)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert f"clip {victim} at offset" in text
+    assert f"run `endocorpus verify {copy}`" in text
+    assert caught.value.__cause__ is None
+    assert next(loader, None) is None
+    assert multiprocessing.active_children() == []
+
+
+def test_a_clip_that_cannot_be_decoded_is_named(clips: ClipSet) -> None:
+    longer = dataclasses.replace(clips, num_frames_N=clips.num_frames_N + np.int32(400))
+    with pytest.raises(DataError, match=r"tiny-\d\.tar: clip tiny-\d: the clip should have 4\d\d frames, but it ends"):
+        list(load(longer))
+
+
+def test_a_worker_that_dies_is_a_data_error(clips: ClipSet) -> None:
+    with load(clips, stop=10_000, num_workers=1) as loader:
+        next(loader)
+        (worker,) = multiprocessing.active_children()
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGSTOP)  # so that this process is waiting when the worker dies
+        threading.Timer(1.0, os.kill, (worker.pid, signal.SIGKILL)).start()
+        with pytest.raises(DataError, match=r"a loader process died: .*signal: Killed.*/dev/shm"):
+            list(loader)
+    assert multiprocessing.active_children() == []
+
+
+def test_closing_early_leaves_no_process(clips: ClipSet) -> None:
+    loader = load(clips, stop=10_000, num_workers=2)
+    next(loader)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    assert all(ignores_interrupts(worker.pid) for worker in workers)
+    loader.close()
+    assert multiprocessing.active_children() == []
+    assert next(loader, None) is None
+    loader.close()
+
+
+def ignores_interrupts(pid: int | None) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        pytest.skip("this system does not show the signals that a process blocks")
+    (blocked,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigBlk"))
+    return bool(int(blocked, 16) >> (signal.SIGINT - 1) & 1)
+
+
+SCRIPT = """
+    import multiprocessing, sys, time
+    from pathlib import Path
+    from endofm.data.clips import load_clips
+    from endofm.data.loader import make_loader
+    from endofm.data.views import ViewConfig
+
+    if __name__ == "__main__":
+        views = ViewConfig(global_frames=(3,), local_frames=(), global_size=16)
+        with make_loader(
+            load_clips([Path(sys.argv[1])]), views, batch_size=2, seed=0, start_step=0, stop_step=10**9, num_workers=2
+        ) as loader:
+            for batch in loader:
+                if batch.positions_B[0] == 0:
+                    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+                time.sleep(0.01)
+"""
+
+
+def test_an_interrupt_leaves_no_process(corpus: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    command = [sys.executable, str(script), str(corpus)]
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        workers = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(workers) == 2
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: to all of them
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    assert errors.count("Traceback") == 1
+    deadline = time.monotonic() + 20
+    while any(alive(pid) for pid in workers):
+        assert time.monotonic() < deadline, "a worker outlived the trainer"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"start": 3, "stop": 2}, "steps 3 to 2 are not a range"),
+        ({"start": -1, "stop": 2}, "steps -1 to 2 are not a range"),
+        ({"num_workers": -1}, "num_workers must be at least 0"),
+        ({"world": 3}, "batch_size 4 cannot be shared equally by 3 ranks"),
+        ({"rank": 1}, "rank 1 is outside a world of 1"),
+    ],
+)
+def test_impossible_loaders_are_refused_at_once(clips: ClipSet, options: dict[str, int], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load(clips, **options)
+
+
+def test_no_steps_are_no_batches(clips: ClipSet) -> None:
+    assert list(load(clips, start=3, stop=3)) == []

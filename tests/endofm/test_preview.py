@@ -1,0 +1,88 @@
+"""The contact sheet: it shows the very pixels that the model gets, of the very clips that come first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from endocorpus.errors import DataError, UsageError
+from endofm.data.clips import load_clips
+from endofm.data.loader import make_loader
+from endofm.data.views import ViewConfig, apply_views
+from endofm.preview import draw_views, view_names
+from tests.endofm.conftest import ClipSpec, MakeCorpus
+
+VIEWS = ViewConfig(global_frames=(3, 2), local_frames=(2,), global_size=48, local_size=24)
+
+
+def open_sheet(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def contains(sheet_HWC: NDArray[np.uint8], picture_HWC: NDArray[np.uint8]) -> bool:
+    """Whether the picture is somewhere on the sheet, but for rounding: sums depend a little on the size of a batch."""
+    sheet, picture = sheet_HWC.astype(np.int16), picture_HWC.astype(np.int16)
+    height, width = picture.shape[:2]
+    tops, lefts = np.nonzero((np.abs(sheet - picture[0, 0]) <= 1).all(axis=-1))
+    places = [
+        sheet[top : top + height, left : left + width] for top, left in zip(tops.tolist(), lefts.tolist(), strict=True)
+    ]
+    return any(place.shape == picture.shape and np.abs(place - picture).max() <= 1 for place in places)
+
+
+def test_the_sheet_shows_what_the_model_sees(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "sheet.png"
+    draw_views([corpus], VIEWS, out, seed=5, num_clips=2)
+    sheet = open_sheet(out)
+    (batch,) = make_loader(load_clips([corpus]), VIEWS, batch_size=2, seed=5, start_step=0, stop_step=1)
+    mean, std = (np.array(values, np.float32)[:, None, None, None] for values in (VIEWS.mean, VIEWS.std))
+    shown = 0
+    for view in apply_views(batch, "cpu"):
+        for clip_CTSS in view.numpy():
+            pixels = (clip_CTSS * std + mean).clip(0, 1) * 255
+            for frame_CSS in pixels.transpose(1, 0, 2, 3):
+                assert contains(sheet, frame_CSS.round().astype(np.uint8).transpose(1, 2, 0))
+                shown += 1
+    assert shown == 2 * (3 + 2 + 2)
+
+
+def test_the_same_sheet_every_time(corpus: Path, tmp_path: Path) -> None:
+    sheets = []
+    for seed in (1, 1, 2):
+        draw_views([corpus], VIEWS, tmp_path / "sheet.png", seed=seed, num_clips=1)
+        sheets.append((tmp_path / "sheet.png").read_bytes())
+    assert sheets[0] == sheets[1] != sheets[2]
+
+
+def test_more_clips_than_there_are_is_all_of_them(make_corpus: MakeCorpus, tmp_path: Path) -> None:
+    corpus = make_corpus("two", [[ClipSpec(1, 8, 48, 64), ClipSpec(2, 8, 48, 64)]])
+    heights = []
+    for num_clips in (1, 2, 50):
+        draw_views([corpus], VIEWS, tmp_path / "sheet.png", seed=0, num_clips=num_clips)
+        heights.append(open_sheet(tmp_path / "sheet.png").shape[0])
+    assert heights[0] < heights[1] == heights[2]
+
+
+def test_every_view_has_its_box_on_the_source(corpus: Path, tmp_path: Path) -> None:
+    draw_views([corpus], VIEWS, tmp_path / "sheet.png", seed=0, num_clips=1)
+    sheet = open_sheet(tmp_path / "sheet.png")
+    middle = sheet[: sheet.shape[0] // 2, : sheet.shape[1] // 2]
+    for colour in ((60, 130, 255), (0, 190, 80), (255, 150, 0)):
+        assert (middle == colour).all(axis=-1).sum() > 100, colour
+
+
+def test_views_are_named_by_kind() -> None:
+    assert view_names(ViewConfig()) == ["g1", "g2", "l1", "l2", "l3", "l4", "l5", "l6", "l7", "l8"]
+
+
+def test_failures_leave_no_sheet(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="number of clips must be at least 1"):
+        draw_views([corpus], VIEWS, tmp_path / "sheet.png", seed=0, num_clips=0)
+    with pytest.raises(DataError):
+        draw_views([tmp_path / "nothing"], VIEWS, tmp_path / "sheet.png", seed=0, num_clips=1)
+    assert list(tmp_path.iterdir()) == []

@@ -19,7 +19,7 @@ def make_id(prefix: str, text: str) -> str:
     """
     same = fold(text)
     slug = re.sub(r"[^a-z0-9]+", "-", unicodedata.normalize("NFKD", same).encode("ascii", "ignore").decode()).strip("-")
-    if _PLAIN.fullmatch(same) and len(slug) <= _SLUG_LENGTH:
+    if slug and _PLAIN.fullmatch(same) and len(slug) <= _SLUG_LENGTH:
         return f"{prefix}-{slug}"
     tail = xxhash.xxh3_64_hexdigest(same.encode("utf-8", "surrogateescape"))[:8]
     return "-".join(part for part in (prefix, slug[:_SLUG_LENGTH].strip("-"), tail) if part)

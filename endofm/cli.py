@@ -68,9 +68,11 @@ def pretrain(corpora: tuple[Path, ...], run_dir: Path | None, config_name: str, 
     run_dir = run_dir or Path("runs") / Path(config_name).stem
     result = run_pretraining(config, corpora, run_dir)
     if result.backbone is None:
-        click.echo(f"stopped after step {result.steps} of {result.total_steps}; the same command goes on", err=True)
+        if result.is_main:
+            click.echo(f"stopped after step {result.steps} of {result.total_steps}; the same command goes on", err=True)
         raise SystemExit(result.exit_code)
-    click.echo(f"{result.steps} steps done; backbone: {result.backbone}")
+    if result.is_main:
+        click.echo(f"{result.steps} steps done; backbone: {result.backbone}")
 
 
 @main.command()

@@ -142,12 +142,9 @@ def test_the_wheel_holds_the_facts_and_the_configurations(tmp_path: Path) -> Non
         "import endocorpus, endofm.config, endocorpus.report.page as page; from endocorpus.sources import *;"
         "print(endocorpus.__file__, load_source('colonoscopic').title, endofm.config.load_config('debug').run.length)"
     )
+    environment = {"PYTHONPATH": str(tmp_path / "site")}
     done = subprocess.run(
-        [sys.executable, "-c", ask],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(tmp_path / "site")},
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", ask], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "site") in done.stdout and "Colonoscopic" in done.stdout and "steps" in done.stdout

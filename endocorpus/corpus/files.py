@@ -14,22 +14,29 @@ PARTIAL = ".partial"
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Write `path` so that it appears whole or not at all, also after a power cut.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` (same file system) that takes its name when the block ends well.
 
-    The temporary file lies beside `path` (same file system) and is removed when the block fails.
+    At any crash, also of the machine, `path` is the old file or the new one, and whole. Parent folders are made.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}{PARTIAL}")
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """`atomic_path`, opened for writing."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        yield file
 
 
 def fsync_folder(folder: Path) -> None:

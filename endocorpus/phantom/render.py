@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from endocorpus.corpus.files import PARTIAL, atomic_path
 from endocorpus.phantom.layouts import LAYOUTS, Layout
 from endocorpus.phantom.plan import RATE, SECONDS, SIZE, plan_recording
 from endocorpus.phantom.scene import frames
@@ -27,7 +28,7 @@ from endocorpus.phantom.truth import (
     write_masks,
     write_plan,
 )
-from endocorpus.phantom.video import encode, whole
+from endocorpus.phantom.video import encode
 
 OnFrame = Callable[[int], None]
 VERSION = 1
@@ -67,7 +68,7 @@ def render_frames(
         kind = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}.get(path.suffix.lower())
         if kind is None:
             raise ValueError(f"cannot write {path.name}: a frame is a .jpg or a .png")
-        with whole(path) as part:
+        with atomic_path(path) as part:
             Image.fromarray(picture).save(part, format=kind, quality=quality)
     return notes.done()
 
@@ -128,7 +129,7 @@ def render_source(
     _refuse_foreign(out, root, plan)
     write_plan(root, plan)  # first, so that a tree whose rendering was cut short is known as ours
     for path, text in sidecars.items():
-        with whole(out / path) as part:
+        with atomic_path(out / path) as part:
             part.write_text(text, encoding="utf-8")
     truths, done = {}, 0
     for path, traits in planned.items():
@@ -161,6 +162,6 @@ def _refuse_foreign(out: Path, root: Path, plan: dict[str, Any]) -> None:
         raise FileExistsError(f"{out} holds a phantom that was rendered from another request: {advice}")
     for path in found:
         name = path.relative_to(out)
-        whole_name = name.with_name(name.name.removeprefix(".").removesuffix(".part"))  # left by a killed run
+        whole_name = name.with_name(name.name.removeprefix(".").removesuffix(PARTIAL))  # left by a killed run
         if name.as_posix() not in plan["files"] and whole_name.as_posix() not in plan["files"]:
             raise FileExistsError(f"{path} was not rendered by the phantom: move it away, or {advice}")

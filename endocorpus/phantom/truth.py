@@ -15,9 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from endocorpus.corpus.files import atomic_path
 from endocorpus.phantom.scene import Box, FrameTruth
 from endocorpus.phantom.traits import Field, Overlay, Polyp, Traits
-from endocorpus.phantom.video import whole
 
 PLAN, BOXES = "plan.json", "boxes.parquet"
 BOX_SCHEMA = pa.schema(
@@ -90,7 +90,7 @@ def write_masks(root: Path, recording: str, truth: RecordingTruth) -> None:
     buffer = io.BytesIO()
     # savez stamps every entry with the same fixed date, so the bytes depend on the masks alone.
     np.savez_compressed(buffer, allow_pickle=False, **{f"{frame:06d}": bits for frame, bits in truth.packed.items()})
-    with whole(root / "masks" / f"{recording}.npz") as part:
+    with atomic_path(root / "masks" / f"{recording}.npz") as part:
         part.write_bytes(buffer.getvalue())
 
 
@@ -102,13 +102,13 @@ def write_boxes(root: Path, recordings: Mapping[str, RecordingTruth]) -> None:
         for frame, boxes in enumerate(truth.boxes)
         for box in boxes
     ]
-    with whole(root / BOXES) as part:
+    with atomic_path(root / BOXES) as part:
         pq.write_table(pa.Table.from_pylist(rows, schema=BOX_SCHEMA), part)
 
 
 def write_plan(root: Path, plan: Mapping[str, Any]) -> None:
     """Write the plan of a tree: what was asked for, every file, and the traits of every recording."""
-    with whole(root / PLAN) as part:
+    with atomic_path(root / PLAN) as part:
         part.write_text(json.dumps(plan, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
+
+from endocorpus.corpus.files import atomic_path
 
 # Suffix -> muxer and encoder. One encoder thread: the bytes depend on the number of threads.
 # The bitstream filter drops the note in which x264 lists its settings.
@@ -33,20 +33,6 @@ CONTAINERS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its name only when the block ends well: no half files."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def encode(
     path: Path, pictures: Iterable[npt.NDArray[np.uint8]], size: tuple[int, int], rate: Fraction, *, crf: int, gop: int
 ) -> None:
@@ -59,7 +45,7 @@ def encode(
         raise ValueError(f"cannot write {path.name}: no container for {path.suffix!r}, use one of {[*CONTAINERS]}")
     muxer, codec = CONTAINERS[path.suffix.lower()]
     quality = ("-crf", str(crf)) if "libx264" in codec else ()
-    with whole(path) as part, tempfile.TemporaryFile() as errors:
+    with atomic_path(path) as part, tempfile.TemporaryFile() as errors:
         command = [
             imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-nostdin", "-y",
             "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size[0]}x{size[1]}", "-r", str(rate), "-i", "pipe:0",

@@ -21,7 +21,7 @@ CONFIG = load_settings(BuildConfig, overrides=["segment.clip_seconds=1.0", "shar
 
 def good_tree(root: Path) -> Path:
     """Five recordings that can become clips, under names that people really use."""
-    write_video(root / "ward 7" / "Untersuchung Müller – 1.mp4", 70)
+    write_video(root / "ward 7" / "Untersuchung Müller ü 1.mp4", 70)
     write_video(root / "视频" / "第一.mkv", 55)
     write_video(root / "plain.avi", 30, output=("-c:v", "mpeg4", "-q:v", "3"))
     write_video(root / "100%d [x].mp4", 26)

@@ -40,7 +40,7 @@ def test_every_frame_arrives_in_order(corpus: Corpus) -> None:
         shown.setdefault(row["recording_id"], []).extend(numbers)
     paths = {row["recording_id"]: row["path"] for row in corpus.table("recordings").to_pylist()}
     assert {paths[rid]: (numbers[0], len(numbers)) for rid, numbers in shown.items()} == {
-        "ward 7/Untersuchung Müller – 1.mp4": (0, 70),
+        "ward 7/Untersuchung Müller ü 1.mp4": (0, 70),
         "视频/第一.mkv": (0, 55),
         "plain.avi": (0, 30),
         "100%d [x].mp4": (0, 26),

@@ -118,7 +118,7 @@ def test_a_killed_run_leaves_no_half_file_and_can_be_repeated(tmp_path: Path) ->
     assert sorted(path.name for path in (tmp_path / "c").rglob("*.*")) == ["WL.mp4", "cam.xml", "data.txt"]
     with pytest.raises(FileNotFoundError):
         load_truth(tmp_path / "c")
-    (tmp_path / "c" / "Adenoma/adenoma_01/videos/.NBI.mp4.part").write_bytes(b"what a power cut leaves")
+    (tmp_path / "c" / "Adenoma/adenoma_01/videos/.NBI.mp4.partial").write_bytes(b"what a power cut leaves")
     done: list[int] = []
     render_source("colonoscopic", tmp_path / "c", on_frame=done.append, **request)  # type: ignore[arg-type]
     assert done == list(range(1, 11))

@@ -162,5 +162,7 @@ def test_ids_are_safe_and_printable_names_are_one_line(text: str, other: str) ->
     assert set(made) <= set(string.ascii_lowercase + string.digits + "-") and len(made) <= 64
     assert not made.startswith("-") and not made.endswith("-") and printable(text).isprintable()
     if "".join(text.split()).casefold() != "".join(other.split()).casefold() and text.isascii() and other.isascii():
-        plain = all(part.replace("-", "").replace("_", "").isalnum() for part in (text, other))
+        plain = all(
+            part.replace("-", "").replace("_", "").isalnum() for part in (text, other)
+        )  # the layout spells these
         assert plain or make_id("folder", other) != made

@@ -1,0 +1,151 @@
+"""What a run leaves on disk: checkpoints that either exist whole or not at all, and the exported backbone.
+
+A checkpoint is everything that a run needs to go on as if it had never stopped. It is loaded with
+`weights_only=True`: a file from a stranger cannot run code.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+from safetensors.torch import save_file
+
+from endocorpus.corpus.files import atomic_path
+from endocorpus.errors import DataError
+from endofm.models import VideoTransformer
+
+_FORMAT = "endofm-pretrain-1"
+_TAG, _DIGEST_SIZE = b"xxh3-128", 16
+_CHUNK = 1 << 24  # bytes
+_NAME = re.compile(r"step-(\d{8,})\.pt")  # a temporary file has another name, and is never taken for a checkpoint
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a run between two steps.
+
+    Attributes:
+        step: steps done, and so the next step to do.
+        config: the resolved configuration, as JSON values.
+        clips: fingerprint of the clip set.
+        objective: its `state_dict`; for DINO `student.*`, `teacher.*` (each with `backbone.*`, `head.*`) and `centre`.
+        optimizer: its `state_dict`.
+        versions: of the libraries that wrote the file, and the number of threads; for people, never compared.
+    """
+
+    step: int
+    config: dict[str, Any]
+    clips: str
+    objective: dict[str, Any]
+    optimizer: dict[str, Any]
+    versions: dict[str, str]
+
+
+def library_versions() -> dict[str, str]:
+    """What results may depend on besides configuration and data; on a CPU that includes the number of threads."""
+    versions = {name: version(name) for name in ("timm", "numpy", "av")}
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        **versions,
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
+    """Write `run_dir/checkpoints/step-<step>.pt` and remove all but the newest `keep` checkpoints.
+
+    The file is what `torch.save` makes, with a digest behind it that `torch.load` does not mind.
+    """
+    path = run_dir / "checkpoints" / f"step-{checkpoint.step:08d}.pt"
+    # asdict would copy every tensor.
+    content = {"format": _FORMAT} | {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
+
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+        digest = _digest(temporary, temporary.stat().st_size)
+        with temporary.open("ab") as file:
+            file.write(_TAG + digest)
+    for old in _checkpoints(run_dir)[:-keep]:
+        old.unlink()
+    return path
+
+
+def latest_checkpoint(run_dir: Path) -> Path | None:
+    """The checkpoint with the most steps, or None where there is none."""
+    found = _checkpoints(run_dir)
+    return found[-1] if found else None
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint, onto the CPU, after checking every byte against the digest behind it.
+
+    The checksums inside the file would not do: torch ignores them, and none covers the table of contents.
+
+    Raises:
+        DataError: cut short, altered, or not a checkpoint of this program; the message says what to do.
+    """
+    remedy = "remove it to go on from the checkpoint before it, or start in a new folder"
+    try:
+        if not _is_whole(path):
+            raise DataError(f"{path}: damaged, or not a checkpoint of endofm; {remedy}")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    except pickle.UnpicklingError:
+        raise DataError(f"{path}: holds more than tensors and plain values, and is not loaded; {remedy}") from None
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise DataError(f"{path}: not a checkpoint of this version of endofm; {remedy}")
+    return Checkpoint(**{field.name: content[field.name] for field in fields(Checkpoint)})
+
+
+def export_backbone(path: Path, backbone: VideoTransformer, provenance: Mapping[str, Any]) -> None:
+    """Write the weights as safetensors, keys and shapes being those of the released Endo-FM backbone.
+
+    Args:
+        path: of the file.
+        backbone: to export, from any device.
+        provenance: JSON values. They go into the file's metadata, together with the configuration of the backbone as
+            `model`, all under the one key `endofm`: safetensors writes several keys in random order, and then equal
+            runs would not leave equal files.
+    """
+    about = {"model": backbone.config.model_dump(mode="json"), **provenance}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, {"endofm": json.dumps(about)})
+
+
+def _is_whole(path: Path) -> bool:
+    size = path.stat().st_size - len(_TAG) - _DIGEST_SIZE
+    if size < 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(size)
+        return file.read() == _TAG + _digest(path, size)
+
+
+def _digest(path: Path, size: int) -> bytes:
+    """xxh3-128 of the first `size` bytes."""
+    hasher = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while size > 0 and (chunk := file.read(min(size, _CHUNK))):
+            hasher.update(chunk)
+            size -= len(chunk)
+    return hasher.digest()
+
+
+def _checkpoints(run_dir: Path) -> list[Path]:
+    found = [
+        (int(match[1]), path) for path in (run_dir / "checkpoints").glob("*") if (match := _NAME.fullmatch(path.name))
+    ]
+    return [path for _, path in sorted(found)]

@@ -1,0 +1,89 @@
+"""The configuration of a pre-training run: one strict TOML file, shipped or your own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from endocorpus.errors import UsageError
+from endocorpus.settings import Settings, load_settings
+from endofm.data.views import ViewConfig
+from endofm.distributed import DeviceChoice
+from endofm.models import ModelConfig
+from endofm.objectives.dino import DinoConfig
+from endofm.optim import Length, OptimConfig
+
+UNCOMPARED = frozenset(
+    {"run.num_workers", "run.checkpoint_every", "run.keep_checkpoints", "run.log_every", "run.device"}
+)
+"""Keys that a resumed run may change: where and how often, never what is computed."""
+
+
+class RunConfig(Settings):
+    """How long, how much at a time, where, and how often to write."""
+
+    length: Length = Field(default="30 epochs", description='In epochs or in steps: "30 epochs", "500 steps".')
+    batch_size: int = Field(default=12, ge=1, description="Clips per step, over all processes together.")
+    seed: int = Field(default=0, ge=0)
+    num_workers: int = Field(
+        default=8, ge=0, description="Decoding processes of each training process; 0 decodes in it."
+    )
+    checkpoint_every: int = Field(default=500, ge=1, description="Steps.")
+    keep_checkpoints: int = Field(default=2, ge=1, description="The newest ones.")
+    log_every: int = Field(
+        default=10, ge=1, description="Steps between lines on the console; the metrics file has every step."
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        default="bf16", description="Of the networks; weights and loss stay fp32."
+    )
+    device: DeviceChoice = "auto"
+
+
+class PretrainConfig(Settings):
+    """Everything that decides what a run computes, besides the clips. The defaults are the recipe of Endo-FM."""
+
+    views: ViewConfig = ViewConfig()
+    model: ModelConfig = ModelConfig()
+    objective: DinoConfig = DinoConfig()
+    optim: OptimConfig = OptimConfig()
+    run: RunConfig = RunConfig()
+
+    @model_validator(mode="after")
+    def _views_suit_model(self) -> Self:
+        for key in ("global_size", "local_size"):
+            size, patch = getattr(self.views, key), self.model.patch_size
+            if size % patch:
+                raise UsageError(f"views.{key} = {size} must be a multiple of model.patch_size = {patch}")
+        if len(self.views.global_frames) + len(self.views.local_frames) < 2:
+            raise UsageError("views: a single view has no other to be compared with; add to views.local_frames")
+        return self
+
+
+def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> PretrainConfig:
+    """A shipped configuration by its name ("debug", "endofm"), or your own TOML file by its path.
+
+    Args:
+        name_or_path: a name that is not shipped is taken for a path.
+        overrides: strings such as ``"run.length=200 steps"``, applied on top.
+
+    Raises:
+        UsageError: no such configuration; unknown key (with the nearest known one); wrong type, range or combination.
+    """
+    shipped = files("endofm") / "configs" / f"{name_or_path}.toml"
+    if str(name_or_path) in shipped_configs():
+        with as_file(shipped) as path:
+            return load_settings(PretrainConfig, path, overrides)
+    if not Path(name_or_path).is_file():
+        names = ", ".join(shipped_configs())
+        raise UsageError(f"{name_or_path}: neither a file nor the name of a shipped configuration ({names})")
+    return load_settings(PretrainConfig, Path(name_or_path), overrides)
+
+
+def shipped_configs() -> list[str]:
+    """Names of the configurations inside the package."""
+    folder = files("endofm") / "configs"
+    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))

@@ -1,0 +1,105 @@
+"""What a run says about itself: one JSON object per step in a file, and a line on the console now and then."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+
+from endocorpus.corpus.files import atomic_file
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one object per step, in order, as if the run had never been interrupted."""
+
+    def __init__(self, path: Path, start_step: int) -> None:
+        """Open `path` for the rows of `start_step` and later.
+
+        Rows that a killed run wrote after its last checkpoint are removed, for those steps happen again; so is a last
+        line that was cut short.
+        """
+        kept = _rows_before(path, start_step) if path.exists() else ""
+        with atomic_file(path) as file:
+            file.write(kept.encode("utf-8"))
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, row: Mapping[str, float]) -> None:
+        """Append one row and hand it to the operating system."""
+        self._file.write(json.dumps(dict(row), allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; what was written stays."""
+        self._file.close()
+
+
+def _rows_before(path: Path, start_step: int) -> str:
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            step = json.loads(line)["step"]
+        except (ValueError, KeyError, TypeError):
+            step = math.inf  # a crash of the machine can leave a torn line; what follows it is no better
+        if step >= start_step:
+            break
+        kept.append(line)
+    return "".join(kept)
+
+
+class RunLog:
+    """The metrics file, the console line, and the clock behind both: how much of a step went into waiting for data."""
+
+    def __init__(
+        self, path: Path | None, console: Console, *, start_step: int, total_steps: int, log_every: int, batch_size: int
+    ) -> None:
+        """Open the log; the first step begins now.
+
+        Args:
+            path: of the metrics file; None for a process that keeps silent.
+            log_every: steps between lines on the console.
+            batch_size: clips per step, over all processes.
+        """
+        self._file = MetricsFile(path, start_step) if path else None
+        self._console, self._total_steps, self._log_every = console, total_steps, log_every
+        self._batch_size = batch_size
+        self._steps, self._seconds, self._waited = 0, 0.0, 0.0  # since the last line
+        self._started = self._data_ready = time.perf_counter()
+
+    def data_is_ready(self) -> None:
+        """The loader has handed over the batch of this step."""
+        self._data_ready = time.perf_counter()
+
+    def step(self, row: Mapping[str, float]) -> None:
+        """The step is done: write its row, print a line if it is time to, and let the next step begin."""
+        now = time.perf_counter()
+        seconds, waited = now - self._started, self._data_ready - self._started
+        self._started = now
+        if self._file is None:
+            return
+        self._file.write({**row, "clips_per_s": self._batch_size / seconds, "data_wait_share": waited / seconds})
+        self._steps, self._seconds, self._waited = self._steps + 1, self._seconds + seconds, self._waited + waited
+        done = int(row["step"]) + 1
+        if done % self._log_every == 0 or done == self._total_steps:
+            self._print(done, row)
+
+    def _print(self, done: int, row: Mapping[str, float]) -> None:
+        clips_per_s, share = self._steps * self._batch_size / self._seconds, self._waited / self._seconds
+        self._console.print(
+            f"step {done}/{self._total_steps}  loss {row['loss']:.4f}  lr {row['lr']:.2e}  "
+            f"{clips_per_s:.1f} clips/s  {share:.0%} waiting for data",
+            highlight=False,
+        )
+        self._steps, self._seconds, self._waited = 0, 0.0, 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._file:
+            self._file.close()

@@ -1,0 +1,209 @@
+"""The Endo-FM backbone: a vision transformer for video with divided space-time attention.
+
+Each block first lets every place of the picture look along its own frames, then lets every frame look at its own
+places (TimeSformer: Bertasius et al., 2021, "Divided Space-Time Attention"; pre-trained on endoscopy by Endo-FM:
+Wang et al., 2023). Module names, tensor shapes and numerics are those of the released Endo-FM code, so that its
+checkpoints fit tensor by tensor.
+
+Shape suffixes, `tokens_BLD` being three-dimensional and so on:
+    B  clips in the batch           T  frames per clip           C, H, W  colour channels, height, width in pixels
+    N  patches per frame, row by row (H/16 * W/16 at the published patch size)
+    L  tokens per clip, 1 + N*T: the class token, then all frames of the first patch, all of the second, ...
+    D  embedding width              F  B*T frames                P  B*N places, each with its T frames
+    S  sequences of whatever an attention layer sees, each M tokens long
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field, ValidationInfo, field_validator
+from timm.layers.drop import DropPath
+from timm.layers.mlp import Mlp
+from timm.layers.patch_embed import PatchEmbed
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, scaled_dot_product_attention
+
+from endocorpus.settings import Settings
+
+
+class ModelConfig(Settings):
+    """Shape of the backbone; the defaults are ViT-B/16 as Endo-FM publishes it (121,258,752 parameters)."""
+
+    embed_dim: int = Field(default=768, ge=1)
+    depth: int = Field(default=12, ge=1)
+    num_heads: int = Field(default=12, ge=1)
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    patch_size: int = Field(default=16, ge=1)
+    image_size: int = Field(default=224, ge=1, description="Side in pixels of the picture that `pos_embed` describes.")
+    num_frames: int = Field(default=8, ge=1, description="Frames that `time_embed` describes.")
+    drop_path: float = Field(default=0.1, ge=0, lt=1, description="Rate of the last block; the first has none.")
+
+    @field_validator("num_heads")
+    @classmethod
+    def _heads_divide_width(cls, num_heads: int, info: ValidationInfo) -> int:
+        width = info.data.get("embed_dim", num_heads)
+        if width % num_heads:
+            raise ValueError(f"embed_dim = {width} cannot be shared by {num_heads} heads")
+        return num_heads
+
+    @field_validator("image_size")
+    @classmethod
+    def _patches_tile_image(cls, image_size: int, info: ValidationInfo) -> int:
+        patch = info.data.get("patch_size", image_size)
+        if image_size % patch:
+            raise ValueError(f"not a multiple of patch_size = {patch}")
+        return image_size
+
+
+def create_backbone(config: ModelConfig) -> VideoTransformer:
+    """A freshly initialised backbone; the draw is from torch's global generator."""
+    return VideoTransformer(config)
+
+
+class VideoTransformer(nn.Module):
+    """ViT with divided space-time attention (Endo-FM `models/timesformer.py`); any T, any H and W in whole patches.
+
+    Positions and times are tables of `image_size` and `num_frames`, resized to the clip at hand by nearest
+    neighbour, as the published weights expect. The class token has a position and no time.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, self.grid_size = config.embed_dim, config.image_size // config.patch_size
+        self.patch_embed = PatchEmbed(None, config.patch_size, embed_dim=width)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid_size**2, width))
+        self.time_embed = nn.Parameter(torch.zeros(1, config.num_frames, width))
+        rates = torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
+        self.blocks = nn.ModuleList([Block(width, config.num_heads, config.mlp_ratio, rate) for rate in rates])
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Linear, class token, positions: N(0, 0.02). Times and every `temporal_fc`: zero. Patches: as torch has it.
+
+        A fresh network therefore starts as a plain image transformer applied to each frame.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            nn.init.zeros_(block.temporal_fc.weight)
+
+    def forward(self, clip_BCTHW: Tensor) -> Tensor:
+        """Normalised RGB clips [B, 3, T, H, W] to the class-token feature [B, D], after the last norm.
+
+        Raises:
+            ValueError: not five dimensions, not three colours, or a side that is not a whole number of patches.
+        """
+        return self._normed(self._encode(clip_BCTHW)[:, 0])
+
+    def forward_tokens(self, clip_BCTHW: Tensor) -> Tensor:
+        """As `forward`, but all tokens [B, 1+N*T, D]: the class token, then patch by patch its T frames."""
+        return self._normed(self._encode(clip_BCTHW))
+
+    def _normed(self, tokens: Tensor) -> Tensor:
+        normed: Tensor = self.norm(tokens)
+        return normed
+
+    def _encode(self, clip_BCTHW: Tensor) -> Tensor:
+        tokens_BLD = self._embed(clip_BCTHW)
+        for block in self.blocks:
+            tokens_BLD = block(tokens_BLD, num_frames=clip_BCTHW.shape[2])
+        return tokens_BLD
+
+    def _embed(self, clip_BCTHW: Tensor) -> Tensor:
+        rows, columns = self._grid_of(clip_BCTHW)
+        B, _, T, _, _ = clip_BCTHW.shape
+        patches_FND = self.patch_embed(clip_BCTHW.transpose(1, 2).flatten(0, 1))
+        patches_FND = patches_FND + self._positions(rows, columns)
+        patches_BNTD = patches_FND.unflatten(0, (B, T)).transpose(1, 2) + self._times(T)
+        cls_1D = self.cls_token[0] + self.pos_embed[0, :1]
+        return torch.cat([cls_1D.expand(B, 1, -1), patches_BNTD.flatten(1, 2)], dim=1)
+
+    def _grid_of(self, clip_BCTHW: Tensor) -> tuple[int, int]:
+        shape, patch = tuple(clip_BCTHW.shape), self.config.patch_size
+        if len(shape) != 5 or shape[1] != 3:
+            raise ValueError(f"expected clips of shape [B, 3, T, H, W], got {list(shape)}")
+        if shape[3] % patch or shape[4] % patch:
+            raise ValueError(f"height and width must be multiples of {patch}, got {shape[3]} x {shape[4]}")
+        return shape[3] // patch, shape[4] // patch
+
+    def _positions(self, rows: int, columns: int) -> Tensor:
+        """Position of every patch [N, D]. The grid decides, not the token count: 28 x 7 is not 14 x 14."""
+        table_ND = self.pos_embed[0, 1:]
+        if (rows, columns) == (self.grid_size, self.grid_size):
+            return table_ND
+        grid_1Dhw = table_ND.T.reshape(1, -1, self.grid_size, self.grid_size)
+        return interpolate(grid_1Dhw, size=(rows, columns), mode="nearest")[0].flatten(1).T
+
+    def _times(self, num_frames: int) -> Tensor:
+        """Time of every frame [T, D]."""
+        if num_frames == self.config.num_frames:
+            return self.time_embed[0]
+        return interpolate(self.time_embed.transpose(1, 2), size=num_frames, mode="nearest")[0].T
+
+
+class Block(nn.Module):
+    """Attention along time, attention within the frame, perceptron; each on the residual stream."""
+
+    def __init__(self, width: int, num_heads: int, mlp_ratio: float, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = Attention(width, num_heads)
+        self.temporal_norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.temporal_attn = Attention(width, num_heads)
+        self.temporal_fc = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+        # One draw per row of its input: per place in time, per frame in space, per clip in the perceptron.
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, tokens_BLD: Tensor, num_frames: int) -> Tensor:
+        """[B, 1+N*T, D] to the same shape."""
+        B, L, D = tokens_BLD.shape
+        T, N = num_frames, (L - 1) // num_frames
+        cls_B1D = tokens_BLD[:, :1]
+
+        # Time. The class token stays out; `temporal_fc` comes after the drop, so a dropped row still gets its bias.
+        patches_PTD = tokens_BLD[:, 1:].reshape(B * N, T, D)
+        change_PTD = self.drop_path(self.temporal_attn(self.temporal_norm1(patches_PTD)))
+        patches_PTD = patches_PTD + self.temporal_fc(change_PTD)
+
+        # Space. Every frame gets a copy of the class token as the block received it; the copies vote by their mean.
+        patches_BNTD = patches_PTD.view(B, N, T, D)
+        cls_BT1D = cls_B1D.unsqueeze(1).expand(B, T, 1, D)
+        frames_FND = torch.cat([cls_BT1D, patches_BNTD.transpose(1, 2)], dim=2).flatten(0, 1)
+        change_BTND = self.drop_path(self.attn(self.norm1(frames_FND))).unflatten(0, (B, T))
+        cls_B1D = cls_B1D + change_BTND[:, :, 0].mean(dim=1, keepdim=True)
+        patches_BNTD = patches_BNTD + change_BTND[:, :, 1:].transpose(1, 2)
+
+        tokens_BLD = torch.cat([cls_B1D, patches_BNTD.flatten(1, 2)], dim=1)
+        updated_BLD: Tensor = tokens_BLD + self.drop_path(self.mlp(self.norm2(tokens_BLD)))
+        return updated_BLD
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused projection for queries, keys and values, in that order."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x_SMD: Tensor) -> Tensor:
+        """[S, M, D] to the same shape; tokens see only their own sequence."""
+        S, M, D = x_SMD.shape
+        qkv = self.qkv(x_SMD).view(S, M, 3, self.num_heads, D // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        attended = scaled_dot_product_attention(query, key, value).transpose(1, 2)
+        # `flatten` has to copy here, and so yields contiguous memory. Keep it so: torch runs a *frozen* Linear on
+        # strided input as many small products, which makes the teacher several times slower.
+        projected: Tensor = self.proj(attended.flatten(2))
+        return projected

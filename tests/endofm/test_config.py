@@ -1,0 +1,76 @@
+"""What ships loads, what is wrong is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from endocorpus.errors import UsageError
+from endofm.config import UNCOMPARED, PretrainConfig, load_config, shipped_configs
+
+
+def test_what_ships() -> None:
+    assert shipped_configs() == ["debug", "endofm"]
+    assert load_config("endofm") == PretrainConfig(), "the defaults are the published recipe"
+    debug = load_config("debug")
+    assert debug.run.device == "cpu"
+    assert debug.model.embed_dim < 100
+
+
+def test_published_recipe() -> None:
+    config = load_config("endofm")
+    assert config.views.view_shapes == (
+        *[(frames, 224) for frames in (8, 16)],
+        *[(frames, 96) for frames in (2, 2, 4, 4, 8, 8, 16, 16)],
+    )
+    objective = config.objective
+    assert (objective.prototypes, objective.student_temperature, objective.teacher_temperature) == (65536, 0.1, 0.04)
+    assert (config.run.batch_size, config.run.length) == (12, "30 epochs")
+
+
+def test_your_own_file_and_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[run]\nlength = "7 steps"\nseed = 3\n')
+    config = load_config(path, ["run.seed=4", "run.length=2.5 epochs", "views.local_frames=[2, 4]"])
+    assert (config.run.seed, config.run.length, config.views.local_frames) == (4, "2.5 epochs", (2, 4))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("run.batchsize=3", "did you mean 'run.batch_size'"),
+        ("run.batch_size=0", "run.batch_size"),
+        ("run.batch_size=2.5", "run.batch_size"),
+        ("run.length=30", "run.length"),
+        ("run.length=30 weeks", "200 steps"),
+        ("run.precision=fp16", "run.precision"),
+        ("model.num_heads=7", "embed_dim = 768 cannot be shared by 7 heads"),
+        ("model.image_size=100", "model.image_size: .*multiple of patch_size = 16"),
+        ("model.drop_path=1.0", "model.drop_path"),
+        ("views.global_size=100", "views.global_size = 100 must be a multiple of model.patch_size = 16"),
+        ("views.local_size=40", "views.local_size = 40 must be a multiple of model.patch_size = 16"),
+        ("objective.student_temperature=0", "objective.student_temperature"),
+        ("optim.warmup=ten", "optim.warmup"),
+    ],
+)
+def test_what_is_wrong_is_named(override: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        load_config("endofm", [override])
+
+
+def test_a_single_view_has_no_other() -> None:
+    with pytest.raises(UsageError, match="a single view"):
+        load_config("endofm", ["views.global_frames=[8]", "views.local_frames=[]"])
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(UsageError, match=r"debgu: neither a file nor .*debug, endofm"):
+        load_config("debgu")
+
+
+def test_uncompared_keys_exist() -> None:
+    sections = load_config("debug").model_dump()
+    for key in UNCOMPARED:
+        section, name = key.split(".")
+        assert name in sections[section]

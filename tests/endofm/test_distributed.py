@@ -1,0 +1,136 @@
+"""Two processes are one run: same losses, one set of files, one decision to stop."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from endocorpus.errors import UsageError
+from endofm.checkpoint import latest_checkpoint, load_checkpoint
+from endofm.config import load_config
+from endofm.distributed import World, all_reduce_mean_, data_parallel, gather_keys, join_world
+from endofm.pretrain import pretrain
+
+SETTINGS = (
+    "views.global_frames=[2, 4]",
+    "views.local_frames=[2]",
+    "views.global_size=32",
+    "views.local_size=16",
+    "model.embed_dim=16",
+    "model.depth=2",
+    "model.num_heads=2",
+    "model.image_size=32",
+    "model.drop_path=0.0",  # the only draw that depends on the rank
+    "objective.prototypes=32",
+    "objective.head_hidden=16",
+    "objective.head_bottleneck=8",
+    "objective.freeze_last_layer=2 steps",
+    "optim.warmup=2 steps",
+    "run.length=8 steps",
+    "run.batch_size=4",
+    "run.num_workers=0",
+    "run.checkpoint_every=100",
+)
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from endofm import pretrain as module
+from endofm.config import load_config
+
+corpus, run_dir, *overrides = sys.argv[1:]
+apply_views = module.apply_views
+
+def interrupt(batch, device):
+    if os.environ["RANK"] == "1" and batch.positions_B[0] // 4 == 5:
+        signal.raise_signal(signal.SIGTERM)
+    return apply_views(batch, device)
+
+module.apply_views = interrupt
+result = module.pretrain(load_config("debug", overrides), [Path(corpus)], Path(run_dir))
+Path(run_dir + "-rank" + os.environ["RANK"]).write_text(f"{result.steps} {result.exit_code}")
+"""
+
+
+def test_two_processes_train_as_one_and_stop_as_one(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes, of which one is told to stop at the sixth step, and one that goes on alone from there, against
+    one process in one go.
+
+    The tolerance is for sums over four clips that are made of two sums over two: a last bit in each gradient, which
+    Adam, dividing by a gradient's own size, turns into a visible change where a gradient is nearly zero.
+    """
+    _clear(monkeypatch)
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [sys.executable, *launcher, str(script), str(corpus), str(tmp_path / "two"), *SETTINGS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for rank in (0, 1):
+        assert (tmp_path / f"two-rank{rank}").read_text() == "6 75"
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for name in ("one", "two"):
+        assert pretrain(load_config("debug", SETTINGS), [corpus], tmp_path / name, console=Console(quiet=True)).backbone
+    torch.set_num_threads(threads)
+    one, two = (_losses(tmp_path / name) for name in ("one", "two"))
+    assert two == pytest.approx(one, rel=1e-5)
+    assert len({round(loss, 3) for loss in one}) > 4, "a constant would prove nothing"
+    torch.testing.assert_close(_centre(tmp_path / "two"), _centre(tmp_path / "one"), rtol=1e-4, atol=1e-6)
+
+
+def _losses(run_dir: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def _centre(run_dir: Path) -> Tensor:
+    path = latest_checkpoint(run_dir)
+    assert path is not None
+    centre = load_checkpoint(path).objective["centre"]
+    assert isinstance(centre, Tensor)
+    return centre
+
+
+def _clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_alone_in_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    _clear(monkeypatch)
+    with join_world("cpu") as world:
+        assert world == World(rank=0, size=1, device=torch.device("cpu"))
+        assert world.is_main
+        layer = torch.nn.Linear(1, 1)
+        assert data_parallel(layer, world) is layer
+    assert all_reduce_mean_(torch.tensor([1.0, 3.0])).tolist() == [1.0, 3.0]
+    assert gather_keys(("a", "b")) == ["a", "b"]
+
+
+@pytest.mark.parametrize("values", [{"RANK": "0"}, {"RANK": "0", "WORLD_SIZE": "two", "LOCAL_RANK": "0"}])
+def test_half_an_environment(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
+    _clear(monkeypatch)
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="torchrun"), join_world("cpu"):
+        pass
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match=r"run\.device"), join_world("cuda"):
+        pass
+    with join_world("auto") as world:
+        assert world.device.type == "cpu"

@@ -1,0 +1,350 @@
+"""Whole runs on real clips: that they resume to the last bit, stop when told to, and obey every setting."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from endocorpus.errors import DataError, UsageError
+from endofm import pretrain as module
+from endofm.checkpoint import latest_checkpoint, load_checkpoint
+from endofm.config import PretrainConfig, load_config
+from endofm.pretrain import PretrainResult, pretrain
+from tests.endofm.conftest import ClipSpec, MakeCorpus
+
+TINY = (
+    "views.global_frames=[2, 4]",
+    "views.local_frames=[2, 2]",
+    "views.global_size=32",
+    "views.local_size=16",
+    "model.embed_dim=16",
+    "model.depth=2",
+    "model.num_heads=2",
+    "model.image_size=32",
+    "model.drop_path=0.2",
+    "objective.prototypes=32",
+    "objective.head_hidden=16",
+    "objective.head_bottleneck=8",
+    "objective.freeze_last_layer=2 steps",
+    "optim.warmup=2 steps",
+    "run.length=20 steps",
+    "run.batch_size=4",
+    "run.num_workers=0",
+    "run.checkpoint_every=10",
+)
+TIMING = {"clips_per_s", "data_wait_share"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Bits depend on the number of threads; the processes started here use one as well."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def configure(*overrides: str) -> PretrainConfig:
+    return load_config("debug", [*TINY, *overrides])
+
+
+def train(config: PretrainConfig, corpus: Path, run_dir: Path) -> PretrainResult:
+    return pretrain(config, [corpus], run_dir, console=Console(file=io.StringIO()))
+
+
+def metrics(run_dir: Path) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in TIMING} for row in rows]
+
+
+def state(run_dir: Path) -> dict[str, Any]:
+    path = latest_checkpoint(run_dir)
+    assert path is not None
+    checkpoint = load_checkpoint(path)
+    return {"step": checkpoint.step, "objective": checkpoint.objective, "optimizer": checkpoint.optimizer}
+
+
+def assert_same_bits(left: Any, right: Any, where: str = "") -> None:
+    if isinstance(left, dict):
+        assert left.keys() == right.keys()
+        for key in left:
+            assert_same_bits(left[key], right[key], f"{where}/{key}")
+    elif isinstance(left, torch.Tensor):
+        assert torch.equal(left, right), where
+    elif isinstance(left, list):
+        assert_same_bits(dict(enumerate(left)), dict(enumerate(right)), where)
+    else:
+        assert left == right, where
+
+
+def assert_same_run(left: Path, right: Path) -> None:
+    assert metrics(left) == metrics(right)
+    assert_same_bits(state(left), state(right))
+    assert (left / "backbone.safetensors").read_bytes() == (right / "backbone.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def straight(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 20 steps that nothing interrupted."""
+    run_dir = tmp_path_factory.mktemp("straight")
+    result = train(configure(), corpus, run_dir)
+    assert (result.steps, result.total_steps, result.exit_code) == (20, 20, 0)
+    return run_dir
+
+
+def test_a_run_leaves_what_it_promises(straight: Path) -> None:
+    rows = metrics(straight)
+    assert [row["step"] for row in rows] == list(range(20))
+    for key in ("loss", "lr", "weight_decay", "ema", "teacher_entropy", "feature_std", "grad_norm"):
+        assert all(key in row for row in rows), key
+    timed = json.loads((straight / "metrics.jsonl").read_text().splitlines()[0])
+    assert timed.keys() >= TIMING
+    teacher = {key: value for key, value in state(straight)["objective"].items() if key.startswith("teacher.backbone.")}
+    exported = {f"teacher.backbone.{key}": value for key, value in load_file(straight / "backbone.safetensors").items()}
+    assert_same_bits(teacher, exported)
+    found = {str(path.relative_to(straight)) for path in straight.rglob("*") if path.is_file()}
+    checkpoints = {f"checkpoints/step-000000{step}.pt" for step in (10, 20)}
+    assert found == {"metrics.jsonl", "backbone.safetensors"} | checkpoints
+
+
+def test_the_student_comes_to_agree_with_the_teacher(corpus: Path, tmp_path: Path) -> None:
+    """With the centre held still, for it moves the targets faster than so small a run can follow."""
+    train(
+        configure("run.length=30 steps", "optim.lr_per_256_clips=0.2", "objective.centre_momentum=1"), corpus, tmp_path
+    )
+    losses = [row["loss"] for row in metrics(tmp_path)]
+    assert losses[-1] < 0.1 * losses[0]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from endofm import pretrain as module
+from endofm.config import load_config
+
+corpus, run_dir, kill_at, *overrides = sys.argv[1:]
+apply_views = module.apply_views
+
+def deadly(batch, device):
+    if batch.positions_B[0] >= int(kill_at) * 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return apply_views(batch, device)
+
+module.apply_views = deadly
+module.pretrain(load_config("debug", overrides), [Path(corpus)], Path(run_dir))
+"""
+
+
+def test_killed_and_resumed_is_the_same_run_bit_for_bit(corpus: Path, tmp_path: Path, straight: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(corpus), str(tmp_path), "13", *TINY]
+    process = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert len(metrics(tmp_path)) == 13, "rows after the checkpoint exist, and will be replaced"
+    assert state(tmp_path)["step"] == 10
+    (tmp_path / "checkpoints" / ".step-00000013.pt.partial").write_bytes(b"killed while writing")
+
+    assert train(configure(), corpus, tmp_path).exit_code == 0
+    assert_same_run(tmp_path, straight)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_after_its_step(
+    corpus: Path, tmp_path: Path, straight: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    apply_views, handler = module.apply_views, signal.getsignal(number)
+
+    def interrupt(batch: Any, device: torch.device) -> list[torch.Tensor]:
+        if batch.positions_B[0] == 3 * 4:
+            signal.raise_signal(number)
+        return apply_views(batch, device)
+
+    monkeypatch.setattr(module, "apply_views", interrupt)
+    result = train(configure(), corpus, tmp_path)
+    assert (result.steps, result.backbone, result.exit_code) == (4, None, 75)
+    assert state(tmp_path)["step"] == len(metrics(tmp_path)) == 4
+    assert not (tmp_path / "backbone.safetensors").exists()
+    assert signal.getsignal(number) is handler
+
+    assert train(configure(), corpus, tmp_path).exit_code == 0
+    assert_same_run(tmp_path, straight)
+
+
+def test_a_second_signal_does_not_wait(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(batch: Any, device: torch.device) -> list[torch.Tensor]:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("still here")
+
+    monkeypatch.setattr(module, "apply_views", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(configure(), corpus, tmp_path)
+
+
+def test_a_complete_run_started_again_changes_nothing(corpus: Path, tmp_path: Path) -> None:
+    config, handler = configure("run.length=3 steps"), signal.getsignal(signal.SIGTERM)
+    train(config, corpus, tmp_path)
+    assert signal.getsignal(signal.SIGTERM) is handler
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert train(config, corpus, tmp_path).exit_code == 0
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("objective.teacher_momentum=0.99", r"objective\.teacher_momentum = 0\.996, and now it is 0\.99"),
+        ("views.local_frames=[2, 4]", r"views\.local_frames = \[2, 2\], and now it is \[2, 4\]"),
+        ("run.seed=1", r"run\.seed = 0, and now it is 1"),
+    ],
+)
+def test_another_configuration_is_not_resumed(corpus: Path, straight: Path, override: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        train(configure(override), corpus, straight)
+
+
+def test_where_and_how_often_may_change(corpus: Path, straight: Path) -> None:
+    changes = ("run.num_workers=1", "run.checkpoint_every=7", "run.keep_checkpoints=3", "run.log_every=1")
+    assert train(configure(*changes, "run.device=auto"), corpus, straight).exit_code == 0
+
+
+def test_other_clips_are_not_resumed(corpus: Path, straight: Path, make_corpus: MakeCorpus) -> None:
+    other = make_corpus("other", [[ClipSpec(1, 4, 32, 32)]])
+    with pytest.raises(UsageError, match="other clips"):
+        pretrain(configure(), [corpus, other], straight, console=Console(file=io.StringIO()))
+
+
+def test_another_number_of_threads_is_mentioned(corpus: Path, straight: Path) -> None:
+    text = io.StringIO()
+    torch.set_num_threads(2)
+    try:
+        pretrain(configure(), [corpus], straight, console=Console(file=text, width=200))
+    finally:
+        torch.set_num_threads(1)
+    assert "number of threads has changed" in text.getvalue()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(corpus: Path, tmp_path: Path) -> None:
+    config = configure("optim.lr_per_256_clips=1e30", "run.checkpoint_every=1", "run.keep_checkpoints=9")
+    with pytest.raises(DataError, match=r"step \d+: the loss is nan.*clips: tiny-\d(, tiny-\d){3}\."):
+        train(config, corpus, tmp_path)
+    assert all(torch.isfinite(value).all() for value in state(tmp_path)["objective"].values())
+
+
+def test_workers_do_not_change_the_run(corpus: Path, tmp_path: Path, straight: Path) -> None:
+    train(configure("run.num_workers=2"), corpus, tmp_path)
+    assert metrics(tmp_path) == metrics(straight)
+    assert_same_bits(state(tmp_path), state(straight))
+
+
+def test_a_run_needs_a_whole_step(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"run\.length = '0\.1 epochs'"):
+        train(configure("run.length=0.1 epochs"), corpus, tmp_path)
+
+
+# One other value for every setting there is. Each must show in the metrics, the files, the console or the loader.
+OTHERWISE = {
+    "views.global_frames": "[4, 4]",
+    "views.local_frames": "[2, 4]",
+    "views.global_size": "48",
+    "views.local_size": "32",
+    "views.global_scale": "[0.5, 1.0]",
+    "views.local_scale": "[0.05, 0.3]",
+    "views.aspect_ratio": "[1.0, 1.0]",
+    "views.local_span": "0.5",
+    "views.flip_probability": "0.0",
+    "views.jitter_probability": "0.0",
+    "views.brightness": "0.1",
+    "views.contrast": "0.1",
+    "views.saturation": "0.1",
+    "views.grayscale_probability": "1.0",
+    "views.mean": "[0.5, 0.5, 0.5]",
+    "views.std": "[0.5, 0.5, 0.5]",
+    "model.embed_dim": "32",
+    "model.depth": "1",
+    "model.num_heads": "4",
+    "model.mlp_ratio": "2.0",
+    "model.patch_size": "8",
+    "model.image_size": "48",
+    "model.num_frames": "3",
+    "model.drop_path": "0.0",
+    "objective.prototypes": "16",
+    "objective.head_hidden": "8",
+    "objective.head_bottleneck": "4",
+    "objective.student_temperature": "0.07",
+    "objective.teacher_temperature": "0.05",
+    "objective.centre_momentum": "0.5",
+    "objective.teacher_momentum": "0.5",
+    "objective.freeze_last_layer": "0 steps",
+    "optim.lr_per_256_clips": "0.1",
+    "optim.final_lr": "1e-3",
+    "optim.warmup": "0 steps",
+    "optim.weight_decay": "0.9",
+    "optim.final_weight_decay": "0.9",
+    "optim.clip_norm": "1e-3",
+    "run.length": "5 steps",
+    "run.batch_size": "2",
+    "run.seed": "1",
+    "run.num_workers": "1",
+    "run.checkpoint_every": "2",
+    "run.keep_checkpoints": "1",
+    "run.log_every": "1",
+    "run.precision": "bf16",
+    "run.device": "cuda",
+}
+SHORT = ("run.length=4 steps", "run.checkpoint_every=3")
+
+
+def observe(corpus: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> object:
+    """Everything by which a user could tell two runs apart, save for the copy of the configuration."""
+    seen: dict[str, Any] = {}
+    make_loader = module.make_loader
+
+    def watched(*args: Any, num_workers: int, **kwargs: Any) -> Any:
+        seen["num_workers"] = num_workers
+        return make_loader(*args, num_workers=0, **kwargs)
+
+    monkeypatch.setattr(module, "make_loader", watched)
+    text = io.StringIO()
+    try:
+        pretrain(configure(*SHORT, *overrides), [corpus], run_dir, console=Console(file=text))
+    except UsageError as error:
+        return str(error)
+    files = sorted(path.name for path in run_dir.rglob("*"))
+    return seen, metrics(run_dir), files, text.getvalue().count("\n")
+
+
+@pytest.fixture(scope="module")
+def as_it_is(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        return observe(corpus, tmp_path_factory.mktemp("plain"), patch)
+
+
+def test_the_list_of_settings_is_complete() -> None:
+    sections = configure().model_dump()
+    assert {f"{section}.{key}" for section, table in sections.items() for key in table} == set(OTHERWISE)
+
+
+def test_without_a_change_nothing_changes(
+    corpus: Path, tmp_path: Path, as_it_is: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert observe(corpus, tmp_path, monkeypatch) == as_it_is
+
+
+@pytest.mark.parametrize("key", OTHERWISE)
+def test_every_setting_does_something(
+    corpus: Path, tmp_path: Path, as_it_is: object, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    assert observe(corpus, tmp_path, monkeypatch, f"{key}={OTHERWISE[key]}") != as_it_is

@@ -15,8 +15,8 @@ LAYOUT: Layout = (
     Videos(pattern=ANY_VIDEO, recording="{path}", case="{path}", case_basis="recording"),
     FrameFolders(
         pattern=ANY_FRAME,
-        recording="{folder}{before}",
-        case="{folder}{before}",
+        recording="{path}/{before}",
+        case="{path}/{before}",
         case_basis="recording",
         rate=Fraction(25),
     ),

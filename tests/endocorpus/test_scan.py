@@ -88,6 +88,11 @@ def test_names_in_other_scripts_stay_distinct(tmp_path: Path) -> None:
     assert len({r.recording_id for r in found.recordings}) == len(names)
 
 
+def test_sequences_whose_names_differ_only_in_punctuation_stay_distinct(tmp_path: Path) -> None:
+    found = scan(PUBLIC, tree(tmp_path, "a_1.png", "a-1.png", "b/a_1.png", "b/a-1.png"))
+    assert len({r.recording_id for r in found.recordings}) == 4 and not found.exclusions
+
+
 def test_unknown_files_and_folders_that_cannot_be_entered_are_listed(tmp_path: Path) -> None:
     tree(tmp_path, "a.mp4", "notes.txt", ".DS_Store", "deep/er/thumbs.db")
     (tmp_path / "deep" / "loop").symlink_to(tmp_path)

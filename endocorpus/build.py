@@ -20,7 +20,7 @@ from endocorpus.config import BuildConfig
 from endocorpus.corpus.files import atomic_file, digest_bytes, digest_file
 from endocorpus.corpus.manifest import DESCRIPTOR, REPORT, SHARDS, Corpus, open_corpus, table_bytes, write_descriptor
 from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
-from endocorpus.corpus.shards import assign_buckets, shard_digest, write_shard
+from endocorpus.corpus.shards import KEY, assign_buckets, shard_digest, write_shard
 from endocorpus.engine import run_tasks
 from endocorpus.errors import DataError, UsageError
 from endocorpus.media.encode import encoder_build
@@ -90,6 +90,8 @@ def build(
         DataError: the disk is full.
     """
     name, watcher = name or source.name, watcher or BuildWatcher()
+    if not KEY.fullmatch(name):
+        raise UsageError(f"--name {name!r}: a name is made of a-z, 0-9 and, inside, -")
     _refuse_nesting(root, out)
     with work_area(out, name) as work:
         scanned = scan(source, root)
@@ -106,8 +108,17 @@ def build(
             _write_shard(shard, source, work, out, config, name)
         exclusions += [_exclusion(row) for shard in shards for row in _receipt(shard)["excluded"].values()]
         _commit(scanned, plans, exclusions, shards, source, out, config, name)
-        shutil.rmtree(work / "encoded")
+        _tidy(work, shards)
     return open_corpus(out)
+
+
+def _tidy(work: Path, shards: Sequence[_Shard]) -> None:
+    """Leave nothing in the work area but the receipts of the shards that there are."""
+    shutil.rmtree(work / "encoded")
+    current = {f"{shard.bucket}.json" for shard in shards}
+    for receipt in (work / "receipts").iterdir():
+        if receipt.name not in current:
+            receipt.unlink()
 
 
 def _refuse_nesting(root: Path, out: Path) -> None:
@@ -152,12 +163,15 @@ def _load_receipts(shards: Sequence[_Shard], work: Path, out: Path) -> None:
         path = work / "receipts" / f"{shard.bucket}.json"
         if not path.exists():
             continue
-        receipt = json.loads(path.read_text())
-        tar = receipt["tar"]
+        try:
+            receipt = json.loads(path.read_text())
+            tar, address = receipt["tar"], receipt["address"]
+        except (ValueError, KeyError, TypeError):
+            continue  # a damaged receipt proves nothing
         intact = tar is None or (
             (out / SHARDS / tar["name"]).exists() and shard_digest(out / SHARDS / tar["name"]) == tar["xxh3_128"]
         )
-        if receipt["address"] == shard.address and intact:
+        if address == shard.address and intact:
             shard.receipt = receipt
 
 

@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import TypeVar
 
+from endocorpus.errors import DataError
 from endocorpus.media.encode import end_children
 
 Task = TypeVar("Task")
@@ -31,7 +32,7 @@ def run_tasks(function: Callable[[Task], Result], tasks: Sequence[Task], workers
         workers: processes; with 1 the tasks run here.
 
     Raises:
-        RuntimeError: a worker process died, for instance for lack of memory.
+        DataError: a worker process died, for instance for lack of memory.
     """
     if workers <= 1 or len(tasks) <= 1:
         for task in tasks:
@@ -43,7 +44,7 @@ def run_tasks(function: Callable[[Task], Result], tasks: Sequence[Task], workers
     try:
         yield from _drain(pool, function, tasks, limit=workers * _QUEUED_PER_WORKER)
     except BrokenProcessPool:
-        raise RuntimeError("a worker process died; if memory ran out, use fewer --workers, then run again") from None
+        raise DataError("a worker process died; if memory ran out, use fewer --workers, then run again") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -152,12 +152,16 @@ def load_encoded(plan: RecordingPlan, folder: Path, task_id: str) -> tuple[Encod
 def forget_retried(folder: Path) -> None:
     """Clear what an earlier run left: half-made pieces, and failures that deserve another try."""
     for piece in folder.iterdir():
-        if PARTIAL in piece.name:
+        if PARTIAL in piece.name or not _is_usable(piece / _RECEIPT):
             shutil.rmtree(piece)
-        elif (piece / _RECEIPT).exists():
-            excluded = json.loads((piece / _RECEIPT).read_text()).get("excluded")
-            if excluded and excluded[1] in _RETRIED:
-                shutil.rmtree(piece)
+
+
+def _is_usable(receipt: Path) -> bool:
+    try:
+        excluded = json.loads(receipt.read_text()).get("excluded")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return not excluded or excluded[1] not in _RETRIED
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from endocorpus.corpus.files import atomic_file
+from endocorpus.corpus.files import atomic_file, digest_bytes
 from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
 from endocorpus.errors import DataError
 
@@ -22,7 +22,7 @@ REPORT = "report/index.html"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
-    """A complete corpus on disk. `descriptor` is the content of corpus.json."""
+    """A complete corpus on disk. `descriptor` is the content of corpus.json, without its own digest."""
 
     root: Path
     descriptor: Mapping[str, Any]
@@ -67,8 +67,11 @@ def open_corpus(root: Path) -> Corpus:
     try:
         descriptor = json.loads(text)
         version = int(descriptor["schema_version"])
+        intact = version != SCHEMA_VERSION or descriptor.pop("digest") == _digest(descriptor)
     except (ValueError, KeyError, TypeError):
-        raise DataError(f"{root / DESCRIPTOR}: damaged; build the corpus again") from None
+        intact = False
+    if not intact:
+        raise DataError(f"{root / DESCRIPTOR}: damaged or edited; `endocorpus build` writes it again")
     if version != SCHEMA_VERSION:
         raise DataError(
             f"{root}: written with schema {version}, this version reads schema {SCHEMA_VERSION}; "
@@ -121,5 +124,10 @@ def read_table(root: Path, name: str) -> pa.Table:
 
 def write_descriptor(root: Path, descriptor: Mapping[str, object]) -> None:
     """Commit a corpus: written last, so that its existence means the rest is complete."""
+    signed = {**descriptor, "digest": _digest(descriptor)}
     with atomic_file(root / DESCRIPTOR) as file:
-        file.write((json.dumps(descriptor, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"))
+        file.write((json.dumps(signed, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"))
+
+
+def _digest(descriptor: Mapping[str, object]) -> str:
+    return digest_bytes(json.dumps(descriptor, sort_keys=True).encode())

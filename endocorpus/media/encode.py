@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -25,6 +26,7 @@ from PIL import Image
 from pydantic import Field
 
 from endocorpus.corpus.files import digest_file
+from endocorpus.errors import DataError
 from endocorpus.media.inspect import inspect_clip
 from endocorpus.media.probe import DEMUXERS, IMAGE_FORMATS, main_video, open_video
 from endocorpus.records import Cleared, ClipPlan, EncodedClip, Excluded, Reason, RecordingPlan, Stage
@@ -68,6 +70,7 @@ def encode(plan: RecordingPlan, root: Path, folder: Path, config: EncodeConfig) 
     Raises:
         Excluded: the media are damaged or take too long. Messages carry no path.
         OSError: the disk is full.
+        DataError: the encoder was killed from outside.
     """
     if not isinstance(plan.clearance, Cleared):
         raise TypeError("only a cleared recording may be encoded")
@@ -210,7 +213,7 @@ def _feed(pipe: Any, frames: Iterator[bytes]) -> None:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
-        os.killpg(process.pid, 9)
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -224,8 +227,10 @@ def _failure(text: str, code: int) -> Exception:
     """What ffmpeg's last words mean: a machine's trouble stops the build, bad media do not."""
     if os.strerror(errno.ENOSPC) in text:
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if -code in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+        return DataError(f"ffmpeg was ended by signal {-code}; if memory ran out, use fewer --workers, then run again")
     if code < 0:
-        return RuntimeError(f"ffmpeg was ended by signal {-code}")
+        return Excluded(Stage.ENCODE, Reason.DAMAGED, f"the decoder crashes on it (signal {-code})")
     lines = [line for line in text.splitlines() if line.strip() and "/" not in line]  # no path leaves this function
     said = lines[0].split("] ")[-1][:200] if lines else f"exit code {code}"
     return Excluded(Stage.ENCODE, Reason.DAMAGED, f"decoding fails: {said}")

@@ -5,6 +5,7 @@ Metadata is counted, never read: its values may identify a patient.
 
 from __future__ import annotations
 
+import stat
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -41,7 +42,7 @@ def probe(media: Media, root: Path) -> MediaFacts:
     """
     paths = [root / path for path in media.paths]
     for path in paths:
-        _refuse_empty(path)
+        _refuse_unreadable(path)
     return _probe_video(paths[0]) if media.kind == "video" else _probe_frames(paths, media.rate)
 
 
@@ -49,13 +50,16 @@ def _exclude(reason: Reason, detail: str) -> NoReturn:
     raise Excluded(Stage.PROBE, reason, detail)
 
 
-def _refuse_empty(path: Path) -> None:
+def _refuse_unreadable(path: Path) -> None:
     try:
-        with path.open("rb") as file:
-            if not file.read(1):
-                _exclude(Reason.EMPTY_FILE, "the file has no bytes")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe or device could keep us waiting, or reading, for ever
+            _exclude(Reason.UNREADABLE, "not a regular file")
+        path.open("rb").close()
     except OSError as error:
         _exclude(Reason.UNREADABLE, f"cannot be opened: {error.strerror}")
+    if status.st_size == 0:
+        _exclude(Reason.EMPTY_FILE, "the file has no bytes")
 
 
 @contextmanager
@@ -65,6 +69,8 @@ def open_video(path: Path) -> Iterator[InputContainer]:
     Raises:
         Excluded: not a video of a known kind.
     """
+    if not _is_unicode(str(path)):
+        _exclude(Reason.UNREADABLE, "its name is not valid Unicode, which libav cannot open; rename it")
     try:
         container = av.open(str(path), options=OPEN_OPTIONS, metadata_errors="ignore")
     except (av.error.FFmpegError, ValueError) as error:
@@ -72,6 +78,14 @@ def open_video(path: Path) -> Iterator[InputContainer]:
         _exclude(Reason.NOT_A_VIDEO, kind)
     with container:
         yield container
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _probe_video(path: Path) -> MediaFacts:

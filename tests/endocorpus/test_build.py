@@ -156,6 +156,26 @@ def test_a_damaged_corpus_is_repaired_by_building_again(raw: Path, corpus: Corpu
     assert fingerprint(out) == fingerprint(corpus.root)
 
 
+def test_damaged_receipts_are_not_believed(raw: Path, corpus: Corpus, tmp_path: Path) -> None:
+    out = shutil.copytree(corpus.root, tmp_path / "c")
+    receipts = sorted((out / ".build" / "receipts").iterdir())
+    for receipt, text in zip(receipts, ["", "{", '{"address": 3}'], strict=False):
+        receipt.write_text(text)
+    (out / ".build" / "encoded" / "left").mkdir(parents=True)
+    (out / ".build" / "encoded" / "left" / "receipt.json").write_text("{")
+    build(PUBLIC, raw, out, CONFIG)
+    assert fingerprint(out) == fingerprint(corpus.root)
+
+
+def test_a_folder_that_becomes_private_leaves_nothing_behind(raw: Path, corpus: Corpus, tmp_path: Path) -> None:
+    out = shutil.copytree(corpus.root, tmp_path / "c")
+    made = build(load_source("folder"), raw, out, CONFIG)
+    assert made.clips().num_rows == 0 and not list((out / "shards").iterdir())
+    written = b"".join(p.read_bytes() for p in out.rglob("*") if p.is_file()).lower()
+    for name in ("müller", "ward", "plain", "case1", "untersuchung"):
+        assert name.encode() not in written, name
+
+
 def test_another_configuration_gives_another_corpus_in_place(raw: Path, corpus: Corpus, tmp_path: Path) -> None:
     out = shutil.copytree(corpus.root, tmp_path / "c")
     published = CONFIG.model_copy(update={"segment": CONFIG.segment.model_copy(update={"policy": "endofm150"})})
@@ -208,6 +228,13 @@ def test_places_that_cannot_hold_a_corpus(raw: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="inside the raw tree"):
             build(PUBLIC, raw, inside, CONFIG)
     assert [p.name for p in (tmp_path / "home").iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("name", ["../x", "A", "a.b", "-a", "a b"])
+def test_a_corpus_name_is_a_key(name: str, raw: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a name is made of"):
+        build(PUBLIC, raw, tmp_path / "c", CONFIG, name=name)
+    assert not (tmp_path / "c").exists()
 
 
 def test_two_sources_do_not_share_a_folder(corpus: Corpus, raw: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from endocorpus.corpus.files import atomic_file, digest_bytes
-from endocorpus.corpus.manifest import DESCRIPTOR, open_corpus, table_bytes
+from endocorpus.corpus.manifest import DESCRIPTOR, open_corpus, table_bytes, write_descriptor
 from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
 from endocorpus.corpus.shards import assign_buckets, read_member, shard_digest, write_shard
 from endocorpus.errors import DataError
@@ -133,6 +133,8 @@ def test_rows_must_fit_their_schema() -> None:
         (None, "not a finished corpus; run `endocorpus build`"),
         ("{", "damaged"),
         ("[]", "damaged"),
+        (json.dumps({"schema_version": SCHEMA_VERSION}), "damaged or edited"),
+        (json.dumps({"schema_version": SCHEMA_VERSION, "name": "x", "digest": "0" * 32}), "damaged or edited"),
         (json.dumps({"schema_version": SCHEMA_VERSION + 1}), "update endocorpus"),
         (json.dumps({"schema_version": 0}), "build it again"),
     ],
@@ -148,7 +150,7 @@ def test_what_is_not_a_corpus_says_why(tmp_path: Path, text: str | None, told: s
 
 
 def test_damaged_tables_are_named(tmp_path: Path) -> None:
-    (tmp_path / DESCRIPTOR).write_text(json.dumps({"schema_version": SCHEMA_VERSION, "name": "x"}))
+    write_descriptor(tmp_path, {"schema_version": SCHEMA_VERSION, "name": "x"})
     corpus = open_corpus(tmp_path)
     with pytest.raises(DataError, match=r"clips\.parquet: missing"):
         corpus.clips()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import shutil
 import subprocess
@@ -201,6 +202,20 @@ def test_zero_bytes_text_and_sound_only(tmp_path: Path) -> None:
     assert excluded(tmp_path, recording("image.mp4")).reason is Reason.NOT_A_VIDEO
     assert excluded(tmp_path, recording("sound.mp4")).reason is Reason.NO_VIDEO_STREAM
     assert excluded(tmp_path, recording("none.mp4")).reason is Reason.UNREADABLE
+
+
+def test_pipes_devices_and_names_that_are_not_unicode(tmp_path: Path) -> None:
+    """None of these may keep the build waiting, or end it."""
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "zero.mp4").symlink_to("/dev/zero")
+    (tmp_path / "folder.mp4").mkdir()
+    name = os.fsdecode(b"caf\xe9.mp4")
+    shutil.copy(write_video(tmp_path / "a.mp4", 10), tmp_path / name)
+    for file in ("pipe.mp4", "zero.mp4", "folder.mp4"):
+        found = excluded(tmp_path, recording(file))
+        assert (found.reason, found.detail) == (Reason.UNREADABLE, "not a regular file")
+    found = excluded(tmp_path, recording(name))
+    assert found.reason is Reason.UNREADABLE and "not valid Unicode" in found.detail
 
 
 def test_playlists_that_pull_in_other_files_are_refused(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import tarfile
 import tempfile
@@ -19,6 +18,7 @@ import pytest
 import xxhash
 from numpy.typing import NDArray
 
+from endocorpus.corpus.manifest import write_descriptor
 from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
 
 _BITS = 8
@@ -100,7 +100,7 @@ def write_corpus(root: Path, name: str, shards: Sequence[Sequence[ClipSpec]]) ->
 def commit(corpus: Path, name: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Write the manifest and the descriptor."""
     pq.write_table(pa.Table.from_pylist(list(rows), schema=TABLES["clips"]), corpus / "clips.parquet")
-    (corpus / "corpus.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION, "name": name}))
+    write_descriptor(corpus, {"schema_version": SCHEMA_VERSION, "name": name})
 
 
 def _row(name: str, shard: str, key: str, spec: ClipSpec, video: bytes, end: int) -> dict[str, object]:

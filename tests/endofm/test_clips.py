@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import shutil
 from dataclasses import replace
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from endocorpus.corpus.manifest import open_corpus, write_descriptor
 from endocorpus.corpus.shards import tar_members
 from endocorpus.errors import DataError
 from endofm.data.clips import ClipSet, load_clips
@@ -70,8 +70,7 @@ def test_the_fingerprint_is_of_the_data_and_not_of_its_place(
 
 
 def rename(corpus: Path, name: str) -> Path:
-    descriptor = json.loads((corpus / "corpus.json").read_text())
-    (corpus / "corpus.json").write_text(json.dumps(descriptor | {"name": name}))
+    write_descriptor(corpus, {**open_corpus(corpus).descriptor, "name": name})
     return corpus
 
 

@@ -123,14 +123,15 @@ class ClipLoader(Iterator[ClipBatch]):
         except StopIteration:
             self.close()
             raise
-        except RuntimeError as error:
-            if not str(error).startswith(_WORKER_DIED):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            # A worker may also die while it hands over the batch that we are taking: then the connection breaks.
+            if isinstance(error, RuntimeError) and not str(error).startswith(_WORKER_DIED):
                 raise
             self.close()
             why = error.__cause__ if isinstance(error.__cause__, RuntimeError) else error  # the signal, where known
             raise DataError(
-                f"a loader process died: {str(why).splitlines()[0]} Most often the machine is out of memory or of "
-                "shared memory (/dev/shm); use fewer workers or a smaller batch"
+                f"a loader process died: {str(why).splitlines()[0] if str(why) else type(why).__name__}. Most often the "
+                "machine is out of memory or of shared memory (/dev/shm); use fewer workers or a smaller batch"
             ) from None
         if isinstance(batch, DataError):
             self.close()

@@ -129,9 +129,10 @@ class ClipLoader(Iterator[ClipBatch]):
                 raise
             self.close()
             why = error.__cause__ if isinstance(error.__cause__, RuntimeError) else error  # the signal, where known
+            said = str(why).splitlines()[0] if str(why) else type(why).__name__
             raise DataError(
-                f"a loader process died: {str(why).splitlines()[0] if str(why) else type(why).__name__}. Most often the "
-                "machine is out of memory or of shared memory (/dev/shm); use fewer workers or a smaller batch"
+                f"a loader process died: {said} Most often the machine is out of memory or of shared memory "
+                "(/dev/shm); use fewer workers or a smaller batch"
             ) from None
         if isinstance(batch, DataError):
             self.close()

@@ -46,8 +46,9 @@ fmt: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)
+bench: demo
 	$(BIN)/python benchmarks/phantom.py
+	$(BIN)/python benchmarks/loader.py --corpus demo/corpora/colonoscopic
 
 lock:
 	$(BIN)/python -m pip install --quiet uv

@@ -97,7 +97,7 @@ def test_any_number_of_workers_gives_the_same_bytes(corpus: Corpus, raw: Path, t
     assert fingerprint(tmp_path / "c") == fingerprint(corpus.root)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(4, 40))])
 def test_a_killed_build_continues_to_the_same_bytes(corpus: Corpus, raw: Path, tmp_path: Path, seed: int) -> None:
     rng, out = random.Random(seed), tmp_path / "c"
     for _ in range(3):
@@ -306,11 +306,12 @@ def alive_in_session(session: int) -> list[str]:
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = status.read_text().rpartition(")")[2].split()
+            name, _, rest = status.read_text().rpartition(")")
         except OSError:
             continue
+        fields = rest.split()
         if int(fields[3]) == session and fields[0] != "Z":
-            found.append(status.read_text().split(")")[0])
+            found.append(name)
     return found
 
 

@@ -149,9 +149,8 @@ def _shards(plans: Sequence[RecordingPlan], source: Source, config: BuildConfig,
     shards = []
     for bucket, ids in sorted(buckets.items()):
         members = tuple(by_id[rid] for rid in ids)
-        decides = [
-            (task_id(plan, config.encode), recording_row(plan, source), source.licence, name) for plan in members
-        ]
+        decides: list[object] = [SCHEMA_VERSION, source.licence, source.vouched_by, name]
+        decides += [(task_id(plan, config.encode), recording_row(plan, source)) for plan in members]
         address = digest_bytes(json.dumps(decides, sort_keys=True).encode())
         shards.append(_Shard(bucket=bucket, plans=members, address=address))
     return shards

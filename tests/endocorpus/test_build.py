@@ -286,7 +286,10 @@ def test_a_full_disk_is_one_line_and_the_build_continues_after_it(
 @pytest.mark.parametrize("moment", ["looking at each", "planned"])
 def test_an_interrupt_ends_quickly_and_leaves_no_process(moment: str, raw: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        command(raw, tmp_path / "c", "--workers=2"), stderr=subprocess.PIPE, text=True, start_new_session=True
+        command(raw, tmp_path / "c", "--workers=2"),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     assert process.stderr is not None
     while moment not in process.stderr.readline():

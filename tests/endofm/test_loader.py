@@ -211,7 +211,12 @@ def test_an_interrupt_leaves_no_process(corpus: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(script), str(corpus)]
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
     ) as process:
         assert process.stdout is not None
         workers = [int(pid) for pid in process.stdout.readline().split()]

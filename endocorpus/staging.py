@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import fcntl
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from endocorpus.config import BuildConfig
-from endocorpus.corpus.files import PARTIAL, atomic_file, digest_bytes, fsync_folder
+from endocorpus.corpus.files import PARTIAL, atomic_file, digest_bytes, fsync_folder, sole_user
+from endocorpus.corpus.manifest import DESCRIPTOR, SHARDS
 from endocorpus.errors import DataError, UsageError
 from endocorpus.media.encode import EncodeConfig, encode, encoder_build
 from endocorpus.plan import plan_recording
@@ -174,19 +174,16 @@ def work_area(out: Path, name: str) -> Iterator[Path]:
         DataError: the disk is full.
     """
     work = out / WORK
-    if out.is_dir() and any(out.iterdir()) and not work.is_dir() and not (out / "corpus.json").exists():
+    if out.is_dir() and any(out.iterdir()) and not work.is_dir() and not (out / DESCRIPTOR).exists():
         raise UsageError(f"{out}: holds something that is not a corpus; name another folder with --out")
-    try:
-        for folder in (out / "shards", work / "encoded", work / "receipts"):
-            folder.mkdir(parents=True, exist_ok=True)
-        lock = (work / "lock").open("w")
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be written: {error.strerror}") from None
-    with lock:
+    busy = f"{out}: another build is writing here; wait for it, or name another --out"
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(f"{out}: another build is writing here; wait for it, or name another --out") from None
+            for folder in (out / SHARDS, work / "encoded", work / "receipts"):
+                folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(sole_user(work / "lock", busy))
+        except OSError as error:
+            raise UsageError(f"{out}: cannot be written: {error.strerror}") from None
         _claim(work / "name", out, name)
         forget_retried(work / "encoded")
         try:

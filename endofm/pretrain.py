@@ -23,6 +23,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from endocorpus.corpus.files import sole_user
 from endocorpus.errors import DataError, UsageError
 from endofm import checkpoint as ckpt
 from endofm.config import UNCOMPARED, PretrainConfig
@@ -92,7 +93,12 @@ def pretrain(
         DataError: a corpus or checkpoint cannot be used, or the loss is no longer a finite number.
     """
     console = console or Console(stderr=True)
-    with join_world(config.run.device) as world, _deterministic(world.device), _stop_on_signals() as stop:
+    with (
+        join_world(config.run.device) as world,
+        _sole_writer(run_dir, world),
+        _deterministic(world.device),
+        _stop_on_signals() as stop,
+    ):
         run = _assemble(config, corpora, run_dir, world, console)
         start_step = _resume(run)
         steps = _train(run, start_step, stop)
@@ -262,6 +268,21 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in table.items():
         flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value})
     return flat
+
+
+@contextlib.contextmanager
+def _sole_writer(run_dir: Path, world: World) -> Iterator[None]:
+    """Two runs in one folder would each remove the other's checkpoints."""
+    if not world.is_main:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            busy = f"{run_dir}: another run is training here; wait for it, or name another --run-dir"
+            stack.enter_context(sole_user(run_dir / "lock", busy))
+        except OSError as error:
+            raise UsageError(f"{run_dir}: cannot be written: {error.strerror}") from None
+        yield
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import xxhash
+
+from endocorpus.errors import UsageError
 
 PARTIAL = ".partial"
 
@@ -37,6 +40,23 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """`atomic_path`, opened for writing."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         yield file
+
+
+@contextmanager
+def sole_user(path: Path, refusal: str) -> Iterator[None]:
+    """Hold the lock file `path`; it is free again when this process ends, however it ends.
+
+    Raises:
+        UsageError: another process holds it; `refusal` says what that means.
+        OSError: the lock file cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(refusal) from None
+        yield
 
 
 def fsync_folder(folder: Path) -> None:

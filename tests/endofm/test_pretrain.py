@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from endocorpus.corpus.files import sole_user
 from endocorpus.errors import DataError, UsageError
 from endofm import pretrain as module
 from endofm.checkpoint import latest_checkpoint, load_checkpoint
@@ -191,6 +192,12 @@ def test_a_second_signal_does_not_wait(corpus: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr(module, "apply_views", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(configure(), corpus, tmp_path)
+
+
+def test_two_runs_do_not_share_a_folder(corpus: Path, tmp_path: Path) -> None:
+    with sole_user(tmp_path / "lock", "held by the test"), pytest.raises(UsageError, match="another run is training"):
+        train(configure(), corpus, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
 def test_a_complete_run_started_again_changes_nothing(corpus: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ sums are checked before the corpus is committed. A killed build is continued by 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,13 +18,15 @@ from typing import Any
 
 from endocorpus import __version__
 from endocorpus.config import BuildConfig
-from endocorpus.corpus.files import atomic_file, digest_bytes, digest_file
+from endocorpus.corpus.files import PARTIAL, atomic_file, digest_bytes, digest_file
 from endocorpus.corpus.manifest import DESCRIPTOR, REPORT, SHARDS, Corpus, open_corpus, table_bytes, write_descriptor
 from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
 from endocorpus.corpus.shards import KEY, assign_buckets, shard_digest, write_shard
 from endocorpus.engine import run_tasks
 from endocorpus.errors import DataError, UsageError
 from endocorpus.media.encode import encoder_build
+from endocorpus.phantom.truth import rendered_by
+from endocorpus.plan import join_identical
 from endocorpus.records import EncodedClip, Excluded, Exclusion, RecordingPlan
 from endocorpus.report.page import write_report
 from endocorpus.rows import Row, card, clip_row, deid_row, excluded_row, recording_row
@@ -31,12 +34,15 @@ from endocorpus.scan import Scan, scan
 from endocorpus.sources import source_facts
 from endocorpus.sources.layout import Source
 from endocorpus.staging import (
+    RETRIED,
     EncodeTask,
     PlanTask,
+    corpus_name,
     encode_task,
     exclusion_of,
     load_encoded,
     plan_task,
+    recordings_of_receipts,
     task_id,
     work_area,
 )
@@ -75,29 +81,33 @@ def build(
     *,
     name: str | None = None,
     workers: int = 1,
+    shrink: bool = False,
     watcher: BuildWatcher | None = None,
 ) -> Corpus:
     """Build the corpus of `source` from the files below `root`, or bring it up to date, and return it opened.
 
     Args:
         out: folder of the corpus; made if need be.
-        name: corpus name, which starts every key and shard name; the source's name by default.
+        name: corpus name, which starts every key and shard name; by default the one that `out` has, or the source's.
         workers: processes; the bytes of the corpus do not depend on it.
+        shrink: whether more than half of the recordings that `out` holds may go.
         watcher: told about progress.
 
     Raises:
-        UsageError: `root` or `out` cannot be used.
+        UsageError: `root` or `out` cannot be used, or too much would go without `shrink`.
         DataError: the disk is full.
     """
-    name, watcher = name or source.name, watcher or BuildWatcher()
+    name, watcher = name or corpus_name(out, source.name) or source.name, watcher or BuildWatcher()
     if not KEY.fullmatch(name):
         raise UsageError(f"--name {name!r}: a name is made of a-z, 0-9 and, inside, -")
     _refuse_nesting(root, out)
-    with work_area(out, name) as work:
-        scanned = scan(source, root)
+    with work_area(out, name, source.name) as work:
+        scanned = scan(source, root, name)
         watcher.scanned(scanned)
         plans, exclusions = plan_all(scanned, source, root, config, workers, watcher)
         watcher.planned(plans, exclusions)
+        if not shrink:
+            _refuse_shrinking(plans, work, root, out)
         shards = _shards(plans, source, config, name)
         _load_receipts(shards, work, out)
         stale = [shard for shard in shards if shard.receipt is None]
@@ -107,9 +117,20 @@ def build(
         for shard in stale:
             _write_shard(shard, source, work, out, config, name)
         exclusions += [_exclusion(row) for shard in shards for row in _receipt(shard)["excluded"].values()]
-        _commit(scanned, plans, exclusions, shards, source, out, config, name)
+        _commit(scanned, plans, exclusions, shards, source, out, config, name, synthetic=rendered_by(root))
         _tidy(work, shards)
     return open_corpus(out)
+
+
+def _refuse_shrinking(plans: Sequence[RecordingPlan], work: Path, root: Path, out: Path) -> None:
+    """A disk that is not mounted, or a forgotten --privacy, must not empty a corpus that took days to build."""
+    before = recordings_of_receipts(work)
+    gone = before - {plan.recording.recording_id for plan in plans}
+    if 2 * len(gone) > len(before):
+        raise UsageError(
+            f"{out}: nothing was changed: {len(gone)} of its {len(before)} recordings are no longer in {root}, or no "
+            "longer cleared, and their clips would be removed. Check --root and --privacy; if it is meant, say --shrink"
+        )
 
 
 def _tidy(work: Path, shards: Sequence[_Shard]) -> None:
@@ -136,7 +157,7 @@ def plan_all(
         outcomes.append(outcome)
         watcher.looked()
     plans = sorted((o for o in outcomes if isinstance(o, RecordingPlan)), key=lambda p: p.recording.recording_id)
-    return plans, [*scanned.exclusions, *(o for o in outcomes if isinstance(o, Exclusion))]
+    return join_identical(plans), [*scanned.exclusions, *(o for o in outcomes if isinstance(o, Exclusion))]
 
 
 def _shards(plans: Sequence[RecordingPlan], source: Source, config: BuildConfig, name: str) -> list[_Shard]:
@@ -165,12 +186,13 @@ def _load_receipts(shards: Sequence[_Shard], work: Path, out: Path) -> None:
         try:
             receipt = json.loads(path.read_text())
             tar, address = receipt["tar"], receipt["address"]
-        except (ValueError, KeyError, TypeError):
+            retry = {row["reason"] for row in receipt["excluded"].values()} & RETRIED
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a damaged receipt proves nothing
         intact = tar is None or (
-            (out / SHARDS / tar["name"]).exists() and shard_digest(out / SHARDS / tar["name"]) == tar["xxh3_128"]
+            (out / SHARDS / tar["name"]).is_file() and shard_digest(out / SHARDS / tar["name"]) == tar["xxh3_128"]
         )
-        if address == shard.address and intact:
+        if address == shard.address and intact and not retry:
             shard.receipt = receipt
 
 
@@ -235,6 +257,7 @@ def _commit(
     out: Path,
     config: BuildConfig,
     name: str,
+    synthetic: str | None,
 ) -> None:
     """Check the sums, write the tables and the report, and, last, the descriptor that makes it a corpus."""
     lost = {recording_id for shard in shards for recording_id in _receipt(shard)["excluded"]}
@@ -258,6 +281,7 @@ def _commit(
         "config": config.model_dump(mode="json"),
         "config_digest": digest_bytes(config.model_dump_json().encode()),
         "source": source_facts(source),
+        "synthetic": synthetic,
         "counts": _counts(scanned, kept, exclusions, clips),
         "shards": tars,
         "tables": {
@@ -268,28 +292,34 @@ def _commit(
     if _is_committed(out, descriptor):
         return
     (out / DESCRIPTOR).unlink(missing_ok=True)  # from here to the end this is not a finished corpus
-    for stray in sorted((out / SHARDS).iterdir()):
-        if stray.name not in {tar["name"] for tar in tars}:
-            stray.unlink()
+    for old in _own_shards(out, name) - {tar["name"] for tar in tars}:
+        (out / SHARDS / old).unlink()
     for table, data in tables.items():
         with atomic_file(out / f"{table}.parquet") as file:
             file.write(data)
-    (out / REPORT).parent.mkdir(exist_ok=True)
     write_report(Corpus(root=out, descriptor=descriptor), out / REPORT)
-    write_descriptor(out, descriptor)
+    write_descriptor(out, descriptor | {"report": digest_file(out / REPORT)})
+
+
+def _own_shards(out: Path, name: str) -> set[str]:
+    """Files below shards/ that builds of this corpus made, whole or in part; what else lies there is not ours."""
+    ours = re.compile(rf"{re.escape(name)}-(?:all|[01]+)\.tar|\.{re.escape(name)}-(?:all|[01]+)\.tar{PARTIAL}")
+    return {path.name for path in (out / SHARDS).iterdir() if ours.fullmatch(path.name) and path.is_file()}
 
 
 def _is_committed(out: Path, descriptor: Mapping[str, Any]) -> bool:
     """Whether `out` already holds exactly this corpus, so that nobody who reads it now need be disturbed."""
     try:
-        if open_corpus(out).descriptor != descriptor:
-            return False
+        committed = dict(open_corpus(out).descriptor)
+        report = committed.pop("report", None)
     except DataError:
         return False
+    if committed != descriptor or not (out / REPORT).is_file() or digest_file(out / REPORT) != report:
+        return False
     tables = ((out / f"{table}.parquet", entry) for table, entry in descriptor["tables"].items())
-    return (out / REPORT).exists() and all(
-        path.exists() and digest_file(path) == entry["xxh3_128"] for path, entry in tables
-    )
+    if _own_shards(out, str(descriptor["name"])) != {tar["name"] for tar in descriptor["shards"]}:
+        return False
+    return all(path.is_file() and digest_file(path) == entry["xxh3_128"] for path, entry in tables)
 
 
 def _reconcile(
@@ -320,6 +350,7 @@ def _counts(scanned: Scan, kept: Sequence[RecordingPlan], exclusions: Sequence[E
         "clips": len(clips),
         "frames": sum(plan.facts.num_frames for plan in kept),
         "seconds": round(sum(_seconds(plan) for plan in kept), 3),
+        "identical_recordings": len(kept) - len({plan.facts.digest for plan in kept}),
         "excluded_recordings": sum(e.unit == "recording" for e in exclusions),
         "excluded_files": sum(e.unit == "file" for e in exclusions),
         "excluded_by_reason": dict(sorted(Counter(str(e.reason) for e in exclusions).items())),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from endocorpus import __version__
-from endocorpus.console import Commands, count, echo_json, echo_table
+from endocorpus.console import Commands, count, duration, echo_json, echo_table
 from endocorpus.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -27,14 +28,23 @@ root_option = click.option(
 privacy_option = click.option(
     "--privacy",
     type=click.Choice(["public", "private"]),
-    help="Only for the source 'folder': private (the default) is quarantined.",
+    help="Only for the source 'folder': private (the default) means that no clip is written of it.",
 )
-config_option = click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file.")
+config_option = click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings; see `endocorpus config`."
+)
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Such as segment.clip_seconds=4."
 )
 workers_option = click.option(
-    "--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="one per core", help="Processes."
+    "--workers",
+    type=click.IntRange(1),
+    default=os.cpu_count() or 1,
+    show_default="one per core",
+    help="Processes that work at the same time.",
+)
+rate_option = click.option(
+    "--rate", metavar="FPS", help="Only for the source 'folder': frames per second of folders of images. Default: 25."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -42,7 +52,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="endocorpus")
 def main() -> None:
-    """From raw endoscopy video to a de-identified, sharded, described corpus.
+    """From raw endoscopy video to a sharded, verified, described corpus.
 
     Exit codes: 0 done, 1 a problem with data, 2 a problem with the command.
     """
@@ -130,6 +140,7 @@ def scan(source_name: str, root: Path | None, privacy: Literal["public", "privat
 @source_option
 @root_option
 @privacy_option
+@rate_option
 @config_option
 @set_option
 @workers_option
@@ -138,6 +149,7 @@ def plan(
     source_name: str,
     root: Path | None,
     privacy: Literal["public", "private"] | None,
+    rate: str | None,
     config_file: Path | None,
     overrides: tuple[str, ...],
     workers: int,
@@ -148,7 +160,7 @@ def plan(
     from endocorpus.scan import scan as scan_files
     from endocorpus.sources import load_source
 
-    source, config = load_source(source_name, privacy), _config(config_file, overrides)
+    source, config = load_source(source_name, privacy, rate), _config(config_file, overrides)
     root = raw_root(source, root)
     plans, exclusions = plan_all(scan_files(source, root), source, root, config, workers, BuildWatcher())
     rows = [
@@ -181,7 +193,9 @@ def plan(
 @click.option(
     "--name", "corpus_name", help="Name of the corpus, which starts its shards' names. Default: the source's."
 )
+@click.option("--shrink", is_flag=True, help="More than half of the recordings that the corpus holds may go.")
 @privacy_option
+@rate_option
 @config_option
 @set_option
 @workers_option
@@ -190,21 +204,35 @@ def build(
     root: Path | None,
     out: Path | None,
     corpus_name: str | None,
+    shrink: bool,
     privacy: Literal["public", "private"] | None,
+    rate: str | None,
     config_file: Path | None,
     overrides: tuple[str, ...],
     workers: int,
 ) -> None:
-    """Build a corpus, continue a build that was interrupted, or bring a corpus up to date: the same command."""
+    """Build a corpus, continue a build that was interrupted, or bring a corpus up to date: the same command.
+
+    Recordings are cut into clips of 5 seconds, scaled down to 256 pixels on the short side, and encoded as H.264
+    without sound. The settings of that are listed by `endocorpus config`.
+    """
     from endocorpus.build import build as build_corpus
     from endocorpus.progress import ShownProgress
     from endocorpus.sources import load_source
 
-    source, config = load_source(source_name, privacy), _config(config_file, overrides)
+    source, config = load_source(source_name, privacy, rate), _config(config_file, overrides)
     out = out or Path("corpora") / (corpus_name or source.name)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl-C
     with ShownProgress() as shown:
         corpus = build_corpus(
-            source, raw_root(source, root), out, config, name=corpus_name, workers=workers, watcher=shown
+            source,
+            raw_root(source, root),
+            out,
+            config,
+            name=corpus_name,
+            workers=workers,
+            shrink=shrink,
+            watcher=shown,
         )
     _echo_summary(corpus)
     if not corpus.descriptor["counts"]["clips"]:
@@ -253,12 +281,10 @@ def info(corpus_folder: Path, as_json: bool) -> None:
 
 @main.command()
 @click.argument("corpus_folder", metavar="CORPUS", type=FOLDER)
-@click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: report/index.html in the corpus."
-)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write a copy of the page there.")
 @json_option
 def report(corpus_folder: Path, out: Path | None, as_json: bool) -> None:
-    """Write the report page of a corpus, or print its figures with --json."""
+    """Say where the report page of a corpus is, write it elsewhere, or print its figures with --json."""
     from endocorpus.corpus.manifest import REPORT, open_corpus
     from endocorpus.report.page import write_report
     from endocorpus.report.stats import compute
@@ -267,13 +293,22 @@ def report(corpus_folder: Path, out: Path | None, as_json: bool) -> None:
     if as_json:
         echo_json(compute(corpus).to_json())
         return
-    path = out or corpus.root / REPORT
+    if out is None:
+        click.echo(corpus.root / REPORT)
+        return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_report(corpus, path)
+        write_report(corpus, out)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
-    click.echo(f"report written to {path}")
+        raise UsageError(f"{out}: cannot be written: {error.strerror}") from None
+    click.echo(f"report written to {out}")
+
+
+@main.command()
+@config_option
+@set_option
+def config(config_file: Path | None, overrides: tuple[str, ...]) -> None:
+    """Print the settings of a build as JSON, with the values that a file or --set gives them."""
+    echo_json(_config(config_file, overrides).model_dump(mode="json"))
 
 
 def raw_root(source: Source, root: Path | None) -> Path:
@@ -322,7 +357,7 @@ def _echo_summary(corpus: Corpus) -> None:
     counts = corpus.descriptor["counts"]
     click.echo(
         f"{corpus.root}: {count(counts['clips'], 'clip')} of {count(counts['recordings'], 'recording')}, "
-        f"{counts['seconds'] / 3600:.2f} hours, {count(len(corpus.descriptor['shards']), 'shard')}; "
+        f"{duration(counts['seconds'])}, {count(len(corpus.descriptor['shards']), 'shard')}; "
         f"report: {corpus.root / 'report' / 'index.html'}"
     )
     _echo_exclusions(corpus.table("excluded").to_pylist())

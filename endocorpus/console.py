@@ -16,6 +16,8 @@ from endocorpus.errors import DataError, UsageError
 class Commands(click.Group):
     """A group of commands, listed in the order they are used; expected errors end in one line and an exit code."""
 
+    interrupted = "interrupted; finished work is kept, the same command continues"
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(self.commands)
 
@@ -29,7 +31,7 @@ class Commands(click.Group):
             click.echo(f"error: {error}", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
-            click.echo("interrupted; finished work is kept, the same command continues", err=True)
+            click.echo(self.interrupted, err=True)
             sys.exit(130)
         except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -56,6 +58,13 @@ def echo_table(title: str, header: tuple[str, ...], rows: Sequence[Sequence[obje
     if not console.is_terminal:
         console.width = 10_000  # a program or a file reads: a line is a row, nothing is folded
     console.print(table)
+
+
+def duration(seconds: float) -> str:
+    """ "11.4 s", "12 min", "3.4 h"."""
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
 
 
 def count(number: int, noun: str) -> str:

@@ -6,6 +6,7 @@ Correctness never depends on the engine: a task commits its own result, and resu
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +44,9 @@ def run_tasks(function: Callable[[Task], Result], tasks: Sequence[Task], workers
     )
     try:
         yield from _drain(pool, function, tasks, limit=workers * _QUEUED_PER_WORKER)
+    except KeyboardInterrupt:
+        _terminate(pool)
+        raise
     except BrokenProcessPool:
         raise DataError("a worker process died; if memory ran out, use fewer --workers, then run again") from None
     finally:
@@ -66,13 +70,28 @@ def _drain(
             yield pending.pop(future), future.result()
 
 
+def _terminate(pool: ProcessPoolExecutor) -> None:
+    """End workers in the middle of their tasks: what they were making is not committed, and so is not lost either."""
+    for process in list((pool._processes or {}).values()):  # noqa: SLF001 - public from Python 3.14 on
+        process.terminate()
+
+
+def _leave() -> None:
+    end_children()
+    os._exit(1)
+
+
 def _end_with_parent(parent: int) -> None:
-    """Workers of a killed build would wait for tasks for ever: watch for that, and take the encoders along."""
+    """Workers of a killed build would wait for tasks for ever: watch for that, and take the encoders along.
+
+    Ctrl-C reaches every process of a terminal; only the one that started the workers decides what it means.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: _leave())
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        end_children()
-        os._exit(1)
+        _leave()
 
     threading.Thread(target=watch, daemon=True).start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from endocorpus.config import BuildConfig
@@ -11,6 +13,28 @@ from endocorpus.media.probe import probe
 from endocorpus.records import ClipPlan, Recording, RecordingPlan
 from endocorpus.segment import segment
 from endocorpus.sources.layout import Source
+
+
+def join_identical(plans: Sequence[RecordingPlan]) -> list[RecordingPlan]:
+    """Give recordings of equal bytes one leak group, and with them the groups that they belong to.
+
+    A copy under another name, or a link, is the same patient in both places.
+    """
+    groups: dict[str, str] = {}  # leak group -> a group that it is joined with
+
+    def find(group: str) -> str:
+        while groups.get(group, group) != group:
+            group = groups[group]
+        return group
+
+    first: dict[str, str] = {}
+    for plan in plans:
+        ours = find(plan.recording.leak_group)
+        theirs = find(first.setdefault(plan.facts.digest, ours))
+        groups[max(ours, theirs)] = min(ours, theirs)
+    return [
+        replace(plan, recording=replace(plan.recording, leak_group=find(plan.recording.leak_group))) for plan in plans
+    ]
 
 
 def plan_recording(recording: Recording, root: Path, source: Source, config: BuildConfig) -> RecordingPlan:

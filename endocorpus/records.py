@@ -39,9 +39,12 @@ class Reason(StrEnum):
     DAMAGED = "damaged"
     FRAME_GAP = "frame_gap"
     FRAME_SIZE_CHANGES = "frame_size_changes"
+    UNKNOWN_PIXELS = "unknown_pixels"
     TOO_SHORT = "too_short"
+    TOO_LONG = "too_long"
     NOT_CLEARED = "not_cleared"
     TIMED_OUT = "timed_out"
+    CHANGED = "changed"
 
 
 # One sentence each, for reports; a test keeps the two in step.
@@ -57,8 +60,11 @@ REASON_TEXT: Mapping[Reason, str] = MappingProxyType(
         Reason.DAMAGED: "Frames cannot be decoded, or there are more or fewer of them than the file lists.",
         Reason.FRAME_GAP: "The numbered frames of the folder have a gap.",
         Reason.FRAME_SIZE_CHANGES: "The frames of the folder do not all have the same size.",
+        Reason.UNKNOWN_PIXELS: "An image is not one 8-bit or 16-bit picture, so what it should look like is not known.",
         Reason.TOO_SHORT: "The recording is shorter than the shortest clip.",
+        Reason.TOO_LONG: "The recording would become more clips than one pass can write.",
         Reason.NOT_CLEARED: "A private recording stays in quarantine until it is de-identified and signed off.",
+        Reason.CHANGED: "The files changed during the build; building again takes them as they are then.",
         Reason.TIMED_OUT: "Decoding took longer than the limit for its length.",
     }
 )

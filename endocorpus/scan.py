@@ -13,7 +13,7 @@ from pathlib import Path
 from endocorpus.errors import UsageError
 from endocorpus.naming import fold, make_id, printable
 from endocorpus.records import Exclusion, Media, Reason, Recording, Stage
-from endocorpus.sources.layout import FrameFolders, Sidecars, Source, Videos
+from endocorpus.sources.layout import IMAGE_SUFFIXES, VIDEO_SUFFIXES, FrameFolders, Sidecars, Source, Videos
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,27 +36,31 @@ class _Found:
     frames: tuple[int, ...]  # the number of each image; empty for a video
 
 
-def scan(source: Source, root: Path) -> Scan:
+def scan(source: Source, root: Path, prefix: str | None = None) -> Scan:
     """Find the recordings of `source` below `root`, in a stable order; opens no media.
+
+    Args:
+        prefix: what ids begin with; the source's name by default.
 
     Raises:
         UsageError: `root` is not a folder that can be listed.
     """
+    prefix = prefix or source.name
     files, trouble = walk(root)
     found, sidecars, unknown = _sort_into_rules(source, files)
     outcomes: list[tuple[str, _Found | None, tuple[str, ...], Reason, str]] = [
         *((path, None, (path,), Reason.UNREADABLE, why) for path, why in trouble),
-        *((path, None, (path,), Reason.UNEXPECTED_FILE, "the layout does not name it") for path in unknown),
+        *((path, None, (path,), Reason.UNEXPECTED_FILE, _why_unnamed(path)) for path in unknown),
     ]
     kept: list[tuple[_Found, str]] = []
-    for same_id in _by_id(source, found).values():
+    for same_id in _by_id(prefix, found).values():
         (item, recording_id), *others = same_id
         problem = _ambiguity(same_id) if others else _frame_problem(item)
         if problem is None:
             kept.append((item, recording_id))
         else:
             outcomes += [(_name(other), other, other.paths, *problem) for other, _ in same_id]
-    subject = _neutral_subjects(source, [path for path, *_ in outcomes])
+    subject = _neutral_subjects(source, prefix, [path for path, *_ in outcomes])
     exclusions = [
         Exclusion(
             subject=subject(path),
@@ -69,7 +73,7 @@ def scan(source: Source, root: Path) -> Scan:
         )
         for path, item, paths, reason, detail in sorted(outcomes, key=lambda outcome: outcome[0])
     ]
-    recordings = _recordings(source, kept)
+    recordings = tuple(_recording(source, prefix, item, rid, i) for i, (item, rid) in enumerate(kept, 1))
     return Scan(
         recordings=recordings,
         sidecars=tuple(sidecars),
@@ -102,6 +106,7 @@ def walk(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
             folders.clear()
             continue
         seen.add(real)
+        folders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))  # real folders before links
         files += [relative(os.path.join(folder, name)) for name in names]
     if trouble and not files and trouble[0][0] == ".":
         raise UsageError(f"{root}: {trouble[0][1]}")
@@ -139,10 +144,10 @@ def _sort_into_rules(source: Source, files: Iterable[str]) -> tuple[list[_Found]
     return found, sidecars, unknown
 
 
-def _by_id(source: Source, found: Iterable[_Found]) -> dict[str, list[tuple[_Found, str]]]:
+def _by_id(prefix: str, found: Iterable[_Found]) -> dict[str, list[tuple[_Found, str]]]:
     groups: dict[str, list[tuple[_Found, str]]] = defaultdict(list)
     for item in found:
-        recording_id = make_id(source.name, _fill(item.rule.recording, item.names))
+        recording_id = make_id(prefix, _fill(item.rule.recording, item.names))
         groups[recording_id].append((item, recording_id))
     return dict(sorted(groups.items()))
 
@@ -178,23 +183,28 @@ def _name(item: _Found) -> str:
     return f"{item.names['path']}/{before}*" if before else item.names["path"]
 
 
-def _neutral_subjects(source: Source, paths: Iterable[str]) -> Callable[[str], str]:
+def _neutral_subjects(source: Source, prefix: str, paths: Iterable[str]) -> Callable[[str], str]:
     """How people are told about a path: itself for public sources, a number for private ones."""
     if source.privacy == "public":
         return printable
-    numbers = {path: f"{source.name}-excluded-{i:06d}" for i, path in enumerate(sorted(set(paths)), 1)}
+    numbers = {path: f"{prefix}-excluded-{i:06d}" for i, path in enumerate(sorted(set(paths)), 1)}
     return numbers.__getitem__
 
 
-def _recordings(source: Source, kept: Iterable[tuple[_Found, str]]) -> tuple[Recording, ...]:
-    return tuple(_recording(source, item, rid, i) for i, (item, rid) in enumerate(kept, 1))
+def _why_unnamed(path: str) -> str:
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix in IMAGE_SUFFIXES:
+        return "an image whose name does not end in the number of a frame"
+    if suffix in VIDEO_SUFFIXES:
+        return "a video where the source's layout has none"
+    return "not a kind of file that the source's layout knows"
 
 
-def _recording(source: Source, item: _Found, recording_id: str, number: int) -> Recording:
+def _recording(source: Source, prefix: str, item: _Found, recording_id: str, number: int) -> Recording:
     rule = item.rule
     private = source.privacy == "private"
-    neutral = f"{source.name}-{number:06d}"
-    case_id = neutral if private else make_id(source.name, _fill(rule.case, item.names))
+    neutral = f"{prefix}-{number:06d}"
+    case_id = neutral if private else make_id(prefix, _fill(rule.case, item.names))
     return Recording(
         recording_id=neutral if private else recording_id,
         subject=neutral if private else printable(_name(item)),

@@ -40,9 +40,10 @@ def load_settings(kind: type[S], path: Path | None = None, overrides: Iterable[s
     """
     where = str(path) if path else "configuration"
     table = _read_toml(path) if path else {}
+    _refuse_unknown(kind, table, where)
     for override in overrides:
         _set(table, override)
-    _refuse_unknown(kind, table, where)
+        _refuse_unknown(kind, table, f"--set {override}")
     try:
         # TOML has no tuples: python-mode strictness would refuse its lists, JSON-mode strictness takes them.
         return kind.model_validate_json(json.dumps(table, default=str))

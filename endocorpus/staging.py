@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 
 from endocorpus.config import BuildConfig
 from endocorpus.corpus.files import PARTIAL, atomic_file, digest_bytes, fsync_folder, sole_user
-from endocorpus.corpus.manifest import DESCRIPTOR, SHARDS
+from endocorpus.corpus.manifest import SHARDS, open_corpus
 from endocorpus.errors import DataError, UsageError
 from endocorpus.media.encode import EncodeConfig, encode, encoder_build
 from endocorpus.plan import plan_recording
@@ -31,7 +31,7 @@ from endocorpus.sources.layout import Source
 WORK = ".build"
 _FORMAT = 1  # raise it when the same plan would be encoded to other bytes
 _RECEIPT = "receipt.json"
-_RETRIED = {Reason.TIMED_OUT}  # depends on the machine's mood, so the next run tries again
+RETRIED = {Reason.TIMED_OUT, Reason.CHANGED, Reason.UNREADABLE}  # may be otherwise the next time, so it is tried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +117,11 @@ def _encode_into(partial: Path, task: EncodeTask) -> dict[str, Any]:
         for leftover in partial.iterdir():
             leftover.unlink()
         return {"excluded": [excluded.stage, excluded.reason, excluded.detail, task.plan.facts.num_frames]}
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EACCES, errno.EIO, errno.ESTALE):
+            raise
+        detail = f"reading stops: {error.strerror}"  # of a raw file: the next build tries it again
+        return {"excluded": [Stage.ENCODE, Reason.UNREADABLE, detail, task.plan.facts.num_frames]}
     for clip in clips:
         with open(clip.path, "rb") as file:
             os.fsync(file.fileno())
@@ -161,20 +166,20 @@ def _is_usable(receipt: Path) -> bool:
         excluded = json.loads(receipt.read_text()).get("excluded")
     except (OSError, ValueError, AttributeError):
         return False
-    return not excluded or excluded[1] not in _RETRIED
+    return not excluded or excluded[1] not in RETRIED
 
 
 @contextmanager
-def work_area(out: Path, name: str) -> Iterator[Path]:
+def work_area(out: Path, name: str, source: str) -> Iterator[Path]:
     """Make and lock the work area of `out`; only one build may write there.
 
     Raises:
-        UsageError: `out` cannot be written, holds something else than the corpus `name`, or is being built by another
-            process.
+        UsageError: `out` cannot be written, holds something else than the corpus `name` of `source`, or is being built
+            by another process.
         DataError: the disk is full.
     """
     work = out / WORK
-    if out.is_dir() and any(out.iterdir()) and not work.is_dir() and not (out / DESCRIPTOR).exists():
+    if out.is_dir() and any(out.iterdir()) and not work.is_dir() and _owner(out) is None:
         raise UsageError(f"{out}: holds something that is not a corpus; name another folder with --out")
     busy = f"{out}: another build is writing here; wait for it, or name another --out"
     with ExitStack() as stack:
@@ -184,7 +189,7 @@ def work_area(out: Path, name: str) -> Iterator[Path]:
             stack.enter_context(sole_user(work / "lock", busy))
         except OSError as error:
             raise UsageError(f"{out}: cannot be written: {error.strerror}") from None
-        _claim(work / "name", out, name)
+        _claim(out, name, source)
         forget_retried(work / "encoded")
         try:
             yield work
@@ -192,19 +197,50 @@ def work_area(out: Path, name: str) -> Iterator[Path]:
             raise disk_error(error, out) from None
 
 
-def _claim(path: Path, out: Path, name: str) -> None:
-    """One folder, one corpus: another name here would delete the shards of the first."""
-    if not path.exists():
-        with atomic_file(path) as file:
-            file.write(name.encode())
-    elif (owner := path.read_text()) != name:
-        raise UsageError(f"{out}: is the corpus {owner!r}, not {name!r}; name another folder with --out")
+def corpus_name(out: Path, source: str) -> str | None:
+    """The name of the corpus of `source` that `out` was begun with, if it was."""
+    owner = _owner(out)
+    return owner[0] if owner and owner[1] == source else None
+
+
+def _owner(out: Path) -> tuple[str, str] | None:
+    try:
+        name, source = (out / WORK / "owner").read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        try:
+            descriptor = open_corpus(out).descriptor
+        except DataError:
+            return None
+        return str(descriptor["name"]), str(descriptor["source"]["name"])
+    return name, source
+
+
+def recordings_of_receipts(work: Path) -> set[str]:
+    """Recordings whose clips lie in the shards that earlier builds finished."""
+    found: set[str] = set()
+    for path in (work / "receipts").iterdir():
+        with suppress(ValueError, KeyError, TypeError):  # a damaged receipt tells nothing
+            found |= {row["recording_id"] for row in json.loads(path.read_text())["clips"]}
+    return found
+
+
+def _claim(out: Path, name: str, source: str) -> None:
+    """One folder, one corpus: another one here would delete the shards of the first."""
+    owner = _owner(out)
+    if owner is None:
+        with atomic_file(out / WORK / "owner") as file:
+            file.write(f"{name} {source}\n".encode())
+    elif owner != (name, source):
+        held = f"the corpus {owner[0]!r} of source {owner[1]!r}"
+        raise UsageError(f"{out}: is {held}, not {name!r} of {source!r}; name another folder with --out")
 
 
 def disk_error(error: OSError, folder: Path) -> Exception:
     """An OS error as the user's line if it is the machine's state, else as it is."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DataError(f"{folder}: the disk is full; free some space and run the same command, finished work is kept")
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        return DataError(f"this machine ran out of something: {error.strerror}; use fewer --workers, then run again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UsageError(f"{folder}: cannot be written: {error.strerror}")
     return error

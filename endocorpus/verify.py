@@ -12,7 +12,7 @@ from typing import Any
 import av.error
 
 from endocorpus.corpus.files import digest_file
-from endocorpus.corpus.manifest import SHARDS, Corpus
+from endocorpus.corpus.manifest import REPORT, SHARDS, Corpus
 from endocorpus.corpus.schema import TABLES
 from endocorpus.corpus.shards import Member, read_member, tar_members
 from endocorpus.engine import run_tasks
@@ -59,7 +59,9 @@ def verify(
         progress: called with the number of clips done since the last call.
     """
     problems = list(_check_tables(corpus))
-    if problems:  # the manifests cannot be trusted to judge the shards
+    if any(
+        problem.where.endswith(".parquet") for problem in problems
+    ):  # the manifests cannot be trusted to judge the shards
         return Verification(shards=0, clips=0, bytes=0, problems=tuple(problems))
     by_shard: dict[str, list[Mapping[str, Any]]] = {entry["name"]: [] for entry in corpus.descriptor["shards"]}
     for row in corpus.clips().to_pylist():
@@ -92,10 +94,13 @@ def _check_tables(corpus: Corpus) -> Iterator[Problem]:
     for name in TABLES:
         path = corpus.root / f"{name}.parquet"
         entry = corpus.descriptor["tables"][name]
-        if not path.exists():
+        if not path.is_file():
             yield Problem(where=path.name, what="missing")
         elif digest_file(path) != entry["xxh3_128"]:
             yield Problem(where=path.name, what="its bytes are not those that were committed")
+    report = corpus.root / REPORT
+    if not report.is_file() or digest_file(report) != corpus.descriptor["report"]:
+        yield Problem(where=REPORT, what="is not the page that was committed")
 
 
 def _check_sums(corpus: Corpus, by_shard: Mapping[str, list[Any]], listed: Mapping[str, Any]) -> Iterator[Problem]:
@@ -156,7 +161,8 @@ def _check_members(task: _ShardTask, where: str) -> Iterator[Problem]:
 
 def _check_clip(row: Mapping[str, Any], card: bytes, video: bytes, where: str, decode: bool) -> Iterator[Problem]:
     told = json.loads(card)
-    different = [name for name in told if name in row and name != "labels" and told[name] != row[name]]
+    kept = {**row, "labels": {label["name"]: label["value"] for label in row["labels"]}}
+    different = [name for name in told if name in kept and told[name] != kept[name]]
     if different:
         yield Problem(where=where, what=f"{row['key']}.json differs from the manifest in {', '.join(different)}")
     if not decode:

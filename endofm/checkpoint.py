@@ -66,16 +66,25 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, *, keep: int) -> Path
     """Write `run_dir/checkpoints/step-<step>.pt` and remove all but the newest `keep` checkpoints.
 
     The file is what `torch.save` makes, with a digest behind it that `torch.load` does not mind.
+
+    Raises:
+        DataError: it cannot be written; the disk is full, for instance.
     """
     path = run_dir / "checkpoints" / f"step-{checkpoint.step:08d}.pt"
     # asdict would copy every tensor.
     content = {"format": _FORMAT} | {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
 
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
-        digest = _digest(temporary, temporary.stat().st_size)
-        with temporary.open("ab") as file:
-            file.write(_TAG + digest)
+    try:
+        with atomic_path(path) as temporary:
+            with temporary.open("wb") as file:
+                torch.save(content, file)
+            digest = _digest(temporary, temporary.stat().st_size)
+            with temporary.open("ab") as file:
+                file.write(_TAG + digest)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written: {error.strerror}; the run goes on from the checkpoint before it"
+        ) from None
     for old in _checkpoints(run_dir)[:-keep]:
         old.unlink()
     return path

@@ -19,12 +19,20 @@ corpus_option = click.option(
     help="Folder of a corpus; may be given several times.",
 )
 config_option = click.option(
-    "--config", "config_name", default="endofm", show_default=True, help="Shipped name (endofm, debug) or a TOML file."
+    "--config",
+    "config_name",
+    default="endofm",
+    show_default=True,
+    help="Shipped name (endofm, debug) or a TOML file, which starts from the settings of endofm.",
 )
 set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Such as run.batch_size=8.")
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(Commands):
+    interrupted = "interrupted; the same command goes on from the last checkpoint, if there is one"
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="endofm")
 def main() -> None:
     """Pre-train an endoscopy video transformer on corpora made by `endocorpus`.
@@ -76,10 +84,10 @@ def pretrain(corpora: tuple[Path, ...], run_dir: Path | None, config_name: str, 
 
 
 @main.command()
-@click.argument("config_name", metavar="NAME", default="endofm")
+@click.argument("config_name", metavar="[NAME]", default="endofm")
 @set_option
 def config(config_name: str, overrides: tuple[str, ...]) -> None:
-    """Print a resolved configuration as JSON: every setting with its value."""
+    """Print a configuration as JSON, every setting with its value: endofm (the default), debug, or a TOML file."""
     from endofm.config import load_config
 
     echo_json(load_config(config_name, overrides).model_dump(mode="json"))

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from endocorpus.errors import UsageError
 from endocorpus.settings import Settings, load_settings
+from endofm.data.sampler import MAX_SEED
 from endofm.data.views import ViewConfig
 from endofm.distributed import DeviceChoice
 from endofm.models import ModelConfig
@@ -28,7 +29,7 @@ class RunConfig(Settings):
 
     length: Length = Field(default="30 epochs", description='In epochs or in steps: "30 epochs", "500 steps".')
     batch_size: int = Field(default=12, ge=1, description="Clips per step, over all processes together.")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     num_workers: int = Field(
         default=8, ge=0, description="Decoding processes of each training process; 0 decodes in it."
     )

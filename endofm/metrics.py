@@ -67,7 +67,7 @@ class RunLog:
         """
         self._file = MetricsFile(path, start_step) if path else None
         self._console, self._total_steps, self._log_every = console, total_steps, log_every
-        self._batch_size = batch_size
+        self._start_step, self._batch_size = start_step, batch_size
         self._steps, self._seconds, self._waited = 0, 0.0, 0.0  # since the last line
         self._started = self._data_ready = time.perf_counter()
 
@@ -85,7 +85,8 @@ class RunLog:
         self._file.write({**row, "clips_per_s": self._batch_size / seconds, "data_wait_share": waited / seconds})
         self._steps, self._seconds, self._waited = self._steps + 1, self._seconds + seconds, self._waited + waited
         done = int(row["step"]) + 1
-        if done % self._log_every == 0 or done == self._total_steps:
+        first = done == self._start_step + 1
+        if first or done % self._log_every == 0 or done == self._total_steps:
             self._print(done, row)
 
     def _print(self, done: int, row: Mapping[str, float]) -> None:

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Annotated
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from torch import Tensor, nn
 
 from endocorpus.errors import UsageError
@@ -22,13 +22,19 @@ from endocorpus.settings import Settings
 _LENGTH = re.compile(r"(?P<steps>\d+) steps?|(?P<epochs>\d+(\.\d+)?) epochs?")
 
 
+def _with_unit(value: object) -> object:
+    if isinstance(value, int | float):
+        raise ValueError(f'a length needs a unit: "{value} steps" or "{value} epochs"')
+    return value
+
+
 def _length(text: str) -> str:
     if not _LENGTH.fullmatch(text):
         raise ValueError('expected a length such as "200 steps" or "30 epochs"')
     return text
 
 
-Length = Annotated[str, AfterValidator(_length)]
+Length = Annotated[str, AfterValidator(_length), BeforeValidator(_with_unit)]
 """A stretch of training with its unit, "200 steps" or "30 epochs"; an epoch is one pass over the clips."""
 
 

@@ -92,12 +92,12 @@ def pretrain(
         UsageError: the configuration does not fit the clips, the processes, or the checkpoint in `run_dir`.
         DataError: a corpus or checkpoint cannot be used, or the loss is no longer a finite number.
     """
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, markup=False, highlight=False)
     with (
         join_world(config.run.device) as world,
         _sole_writer(run_dir, world),
         _deterministic(world.device),
-        _stop_on_signals() as stop,
+        _stop_on_signals(console) as stop,
     ):
         run = _assemble(config, corpora, run_dir, world, console)
         start_step = _resume(run)
@@ -160,6 +160,7 @@ def _train(run: Run, start_step: int, stop: threading.Event) -> int:
         log_every=config.run.log_every,
         batch_size=config.run.batch_size,
     )
+    _introduce(run, start_step)
     with contextlib.closing(loader), log:
         for step, batch in enumerate(loader, start_step):
             log.data_is_ready()
@@ -173,6 +174,19 @@ def _train(run: Run, start_step: int, stop: threading.Event) -> int:
             if stopping:
                 return done
     return run.total_steps
+
+
+def _introduce(run: Run, start_step: int) -> None:
+    """Say what is about to happen, before the first step, which may take long."""
+    if run.world.is_main and start_step < run.total_steps:
+        parameters = sum(parameter.numel() for parameter in run.objective.encoder.parameters())
+        run.console.print(
+            f"{len(run.clips):,} clips, {run.config.run.batch_size} a step, steps {start_step} to {run.total_steps}; "
+            f"backbone of {parameters / 1e6:.1f} million parameters; {run.world.size} x {run.world.device.type}; "
+            f"writing to {run.run_dir}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def train_step(run: Run, model: nn.Module, batch: ClipBatch, step: int, stop: threading.Event) -> dict[str, float]:
@@ -297,7 +311,7 @@ def _deterministic(device: torch.device) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
+def _stop_on_signals(console: Console) -> Iterator[threading.Event]:
     """An event that the first SIGTERM or SIGINT sets; a second one acts as it would have without us."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -311,6 +325,7 @@ def _stop_on_signals() -> Iterator[threading.Event]:
     def ask(_number: int, _frame: FrameType | None) -> None:
         stop.set()
         restore()
+        console.print("stopping after this step with a checkpoint; once more to stop at once", highlight=False)
 
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGINT)}
     for number in before:

@@ -50,6 +50,8 @@ def draw_views(corpora: Sequence[Path], config: ViewConfig, out: Path, *, seed: 
         DataError: a corpus or clip cannot be read.
         UsageError: a number outside its range.
     """
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"{out}: the views are drawn as a PNG; name a file that ends in .png")
     if num_clips < 1:
         raise UsageError(f"the number of clips must be at least 1, got {num_clips}")
     clips = load_clips(corpora)

@@ -37,7 +37,11 @@ class Corpus:
         Raises:
             DataError: missing, damaged, or of another schema.
         """
-        return read_table(self.root, name)
+        try:
+            committed = str(self.descriptor["tables"][name]["xxh3_128"])
+        except KeyError:
+            raise DataError(f"{self.root / DESCRIPTOR}: does not list the table {name!r}") from None
+        return read_table(self.root, name, committed)
 
     def clips(self) -> pa.Table:
         """One row per clip, ordered by shard and offset."""
@@ -64,11 +68,13 @@ def open_corpus(root: Path) -> Corpus:
         ) from None
     except OSError as error:
         raise DataError(f"{root / DESCRIPTOR}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        text = ""
     try:
         descriptor = json.loads(text)
         version = int(descriptor["schema_version"])
         intact = version != SCHEMA_VERSION or descriptor.pop("digest") == _digest(descriptor)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         intact = False
     if not intact:
         raise DataError(f"{root / DESCRIPTOR}: damaged or edited; `endocorpus build` writes it again")
@@ -104,19 +110,22 @@ def _complete(row: Mapping[str, object], schema: pa.Schema) -> Mapping[str, obje
     return row
 
 
-def read_table(root: Path, name: str) -> pa.Table:
-    """Read one table and check its columns.
+def read_table(root: Path, name: str, digest: str) -> pa.Table:
+    """Read one table, whose bytes must have the xxh3-128 `digest`, and check its columns.
 
     Raises:
         DataError: missing, damaged, or of another schema.
     """
     path = root / f"{name}.parquet"
     try:
-        table = pq.read_table(path, memory_map=False)
+        data = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: missing; run `endocorpus verify {root}`") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: damaged ({str(error).splitlines()[0]}); run `endocorpus verify {root}`") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; run `endocorpus verify {root}`") from None
+    if digest_bytes(data) != digest:  # a flipped bit can turn one valid table into another
+        raise DataError(f"{path}: damaged; run `endocorpus verify {root}`")
+    table = pq.read_table(pa.BufferReader(data))
     if table.schema.names != TABLES[name].names:
         raise DataError(f"{path}: columns are not those of schema {SCHEMA_VERSION}")
     return table

@@ -22,13 +22,22 @@ from typing import Any, Literal
 import ffmpeg
 import imageio_ffmpeg
 import numpy as np
-from PIL import Image
+import numpy.typing as npt
+from PIL import Image, ImageOps
 from pydantic import Field
 
 from endocorpus.corpus.files import digest_file
 from endocorpus.errors import DataError
 from endocorpus.media.inspect import inspect_clip
-from endocorpus.media.probe import DEMUXERS, IMAGE_FORMATS, main_video, open_video
+from endocorpus.media.probe import (
+    DEMUXERS,
+    IMAGE_FORMATS,
+    MACHINE_ERRORS,
+    digest_media,
+    is_turned,
+    main_video,
+    open_video,
+)
 from endocorpus.records import Cleared, ClipPlan, EncodedClip, Excluded, Reason, RecordingPlan, Stage
 from endocorpus.settings import Settings
 
@@ -74,9 +83,14 @@ def encode(plan: RecordingPlan, root: Path, folder: Path, config: EncodeConfig) 
     """
     if not isinstance(plan.clearance, Cleared):
         raise TypeError("only a cleared recording may be encoded")
+    if len(plan.clips) > MOST_CLIPS:
+        detail = f"{len(plan.clips)} clips of one recording, at most {MOST_CLIPS} are possible; make clips longer"
+        raise Excluded(Stage.ENCODE, Reason.TOO_LONG, detail)
     command = _command(plan, root, config)
     frames = _raw_frames(plan, root) if plan.recording.media.kind == "frames" else None
     _run(command, folder, frames, limit=_SECONDS_TO_START + _SECONDS_PER_FRAME * plan.facts.num_frames)
+    if digest_media([root / path for path in plan.recording.media.paths]) != plan.facts.digest:
+        raise Excluded(Stage.ENCODE, Reason.CHANGED, "the files changed while they were being read")
     written = sorted(folder.iterdir())
     if len(written) != len(plan.clips):
         raise Excluded(
@@ -141,6 +155,10 @@ def _command(plan: RecordingPlan, root: Path, config: EncodeConfig) -> list[str]
     return list(ffmpeg.compile(output.global_args(*flags), cmd=imageio_ffmpeg.get_ffmpeg_exe()))
 
 
+MOST_CLIPS = 10_000
+"""Of one recording: their edges are arguments of one command, and Linux takes 128 KiB of them."""
+
+
 def _edges(clips: Sequence[ClipPlan]) -> list[int]:
     """First output frame of every clip but the first. Clips follow each other: a gap needs the seek planner."""
     for before, after in pairwise(clips):
@@ -157,13 +175,23 @@ def _raw_frames(plan: RecordingPlan, root: Path) -> Iterator[bytes]:
     for number, path in enumerate(plan.recording.media.paths):
         try:
             with Image.open(root / path, formats=IMAGE_FORMATS) as image:
-                pixels = np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                pixels = _rgb(image)
+        except Exception as error:  # decoders of damaged images raise whatever they stumble over
+            if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+                raise
             detail = f"image {number + 1} of {plan.facts.num_frames} cannot be decoded: {type(error).__name__}"
             raise Excluded(Stage.ENCODE, Reason.DAMAGED, detail) from None
         if pixels.shape != (size[1], size[0], 3):
             raise Excluded(Stage.ENCODE, Reason.FRAME_SIZE_CHANGES, f"image {number + 1} changed after it was probed")
         yield pixels.tobytes()
+
+
+def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """An image as RGB of shape (height, width, 3), upright; 16-bit grey is scaled to 8 bits, not cut off."""
+    turned = is_turned(image)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image, dtype=np.uint16) // 257).astype(np.uint8))
+    return np.asarray((ImageOps.exif_transpose(image) if turned else image).convert("RGB"))
 
 
 def _run(command: list[str], folder: Path, frames: Iterator[bytes] | None, limit: float) -> None:
@@ -225,14 +253,21 @@ def end_children() -> None:
 
 def _failure(text: str, code: int) -> Exception:
     """What ffmpeg's last words mean: a machine's trouble stops the build, bad media do not."""
-    if os.strerror(errno.ENOSPC) in text:
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
+        if os.strerror(number) in text:
+            return OSError(number, os.strerror(number))
+    for number in (errno.ENOENT, errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOMEM):
+        if os.strerror(number) in text:  # perhaps the file, perhaps the machine: the next build tries again
+            return Excluded(Stage.ENCODE, Reason.UNREADABLE, f"reading stops: {os.strerror(number)}")
     if -code in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
         return DataError(f"ffmpeg was ended by signal {-code}; if memory ran out, use fewer --workers, then run again")
     if code < 0:
         return Excluded(Stage.ENCODE, Reason.DAMAGED, f"the decoder crashes on it (signal {-code})")
-    lines = [line for line in text.splitlines() if line.strip() and "/" not in line]  # no path leaves this function
-    said = lines[0].split("] ")[-1][:200] if lines else f"exit code {code}"
+    said_lines = [line.rpartition("] ")[2].strip() for line in text.splitlines()]
+    lines = [line for line in said_lines if line and "/" not in line]  # no path leaves this function
+    if any("non monoton" in line.lower() or "non-monoton" in line.lower() for line in said_lines):
+        return Excluded(Stage.ENCODE, Reason.FRAME_SIZE_CHANGES, "the picture's size or colour format changes midway")
+    said = lines[0][:200] if lines else f"exit code {code}"
     return Excluded(Stage.ENCODE, Reason.DAMAGED, f"decoding fails: {said}")
 
 

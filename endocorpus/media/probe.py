@@ -5,6 +5,8 @@ Metadata is counted, never read: its values may identify a patient.
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 import statistics
 from collections import Counter
@@ -21,7 +23,7 @@ import xxhash
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from endocorpus.corpus.files import digest_file
 from endocorpus.records import Excluded, Media, MediaFacts, Reason, Stage
@@ -30,6 +32,26 @@ from endocorpus.records import Excluded, Media, MediaFacts, Reason, Stage
 DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,asf,flv"
 OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "TIFF")
+IMAGE_MODES = {
+    "1",
+    "L",
+    "LA",
+    "P",
+    "PA",
+    "RGB",
+    "RGBA",
+    "RGBX",
+    "CMYK",
+    "YCbCr",
+    "LAB",
+    "HSV",
+    "I;16",
+    "I;16L",
+    "I;16B",
+}
+# What goes wrong with the machine, and says nothing about a file.
+MACHINE_ERRORS = {errno.ENOENT, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+MACHINE_ERRORS |= {errno.ESTALE, errno.EDQUOT, errno.ENOSPC, errno.ETIMEDOUT, errno.EROFS}
 # mp4 lists every sample; these containers list none, or list what is not a frame, so their frames are counted.
 _COUNTED_BY_DECODING = {"avi", "mpeg", "mpegts", "mpegvideo", "m4v", "flv", "asf"}
 
@@ -44,6 +66,14 @@ def probe(media: Media, root: Path) -> MediaFacts:
     for path in paths:
         _refuse_unreadable(path)
     return _probe_video(paths[0]) if media.kind == "video" else _probe_frames(paths, media.rate)
+
+
+def digest_media(paths: Sequence[Path]) -> str:
+    """xxh3-128 over the bytes of a recording's files, in order."""
+    hasher = xxhash.xxh3_128()
+    for path in paths:
+        hasher.update(digest_file(path).encode())
+    return hasher.hexdigest()
 
 
 def _exclude(reason: Reason, detail: str) -> NoReturn:
@@ -72,8 +102,11 @@ def open_video(path: Path) -> Iterator[InputContainer]:
     if not _is_unicode(str(path)):
         _exclude(Reason.UNREADABLE, "its name is not valid Unicode, which libav cannot open; rename it")
     try:
-        container = av.open(str(path), options=OPEN_OPTIONS, metadata_errors="ignore")
+        # With its scheme and absolute, or a name such as "12:30.mp4" would be taken for a protocol.
+        container = av.open(f"file:{path.absolute()}", options=OPEN_OPTIONS, metadata_errors="ignore")
     except (av.error.FFmpegError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+            raise OSError(error.errno, os.strerror(error.errno)) from None
         kind = f"libav: {error.strerror}" if isinstance(error, av.error.FFmpegError) else "libav cannot read it"
         _exclude(Reason.NOT_A_VIDEO, kind)
     with container:
@@ -116,7 +149,7 @@ def _probe_video(path: Path) -> MediaFacts:
             container=_first_name(container),
             dropped_streams=dict(sorted(others.items())),
             metadata_fields=metadata,
-            digest=digest_file(path),
+            digest=digest_media([path]),
             bytes=path.stat().st_size,
         )
 
@@ -127,9 +160,10 @@ def main_video(container: InputContainer) -> VideoStream:
     Raises:
         Excluded: there is none.
     """
-    videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    # A stream without a codec context is of a kind that libav cannot decode.
+    videos = [s for s in container.streams.video if s.codec_context and not s.disposition & Disposition.attached_pic]
     if not videos:
-        _exclude(Reason.NO_VIDEO_STREAM, "the container holds no video stream")
+        _exclude(Reason.NO_VIDEO_STREAM, "the container holds no video stream that can be decoded")
     return max(videos, key=lambda s: (s.width or 0) * (s.height or 0))
 
 
@@ -182,7 +216,7 @@ def _display_size(path: Path, stream_index: int) -> tuple[int, int]:
         if frame is None:
             _exclude(Reason.DAMAGED, "no frame can be decoded")
         aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
-        width = round(frame.width * (aspect if aspect > 0 else 1))
+        width = round(frame.width * aspect) if Fraction(1, 8) <= aspect <= 8 else frame.width  # else a damaged header
         turned = frame.rotation % 180 == 90
         return (frame.height, width) if turned else (width, frame.height)
 
@@ -203,20 +237,48 @@ def _varies(pts: Sequence[int]) -> bool:
     return bool(np.abs(steps - middle).max() > max(2, 0.25 * middle))
 
 
+def _refuse_machine_error(error: BaseException) -> None:
+    """Pass on what says something about the machine and nothing about the file."""
+    if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+        raise error
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height after the turn that the camera noted (EXIF orientation)."""
+    width, height = image.size
+    return (height, width) if is_turned(image) and image.getexif().get(0x0112, 1) in {5, 6, 7, 8} else (width, height)
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Whether the image may carry a camera's note about its orientation; to ask a PNG would mean to decode it."""
+    return image.format in {"JPEG", "MPO", "TIFF"}
+
+
+def _image_problem(image: Image.Image) -> str | None:
+    """Why one image cannot be one 8-bit colour frame."""
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # the second picture of an MPO is a preview
+        return f"holds {getattr(image, 'n_frames', 1)} pictures; one frame a file is expected"
+    if image.mode not in IMAGE_MODES:
+        return f"has pixels of the kind {image.mode!r}, whose range is not known"
+    return None
+
+
 def _probe_frames(paths: Sequence[Path], rate: Fraction | None) -> MediaFacts:
     sizes: Counter[tuple[int, int]] = Counter()
     formats: Counter[str] = Counter()
     fields = 0
-    hasher = xxhash.xxh3_128()
     for number, path in enumerate(paths):
         try:
             with Image.open(path, formats=IMAGE_FORMATS) as image:
-                sizes[image.size] += 1
+                problem = _image_problem(image)
+                sizes[upright_size(image)] += 1
                 formats[str(image.format).lower()] += 1
                 fields += len(image.info)
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - decoders of damaged images raise whatever they stumble over
+            _refuse_machine_error(error)
             _exclude(Reason.NOT_A_VIDEO, f"image {number + 1} of {len(paths)} is not readable: {type(error).__name__}")
-        hasher.update(digest_file(path).encode())
+        if problem:
+            _exclude(Reason.UNKNOWN_PIXELS, f"image {number + 1} of {len(paths)} {problem}")
     if len(sizes) > 1:
         listed = ", ".join(f"{count} of {w}x{h}" for (w, h), count in sizes.most_common(3))
         _exclude(Reason.FRAME_SIZE_CHANGES, f"{len(sizes)} sizes: {listed}")
@@ -231,6 +293,6 @@ def _probe_frames(paths: Sequence[Path], rate: Fraction | None) -> MediaFacts:
         container="images",
         dropped_streams={},
         metadata_fields=fields,
-        digest=hasher.hexdigest(),
+        digest=digest_media(paths),
         bytes=sum(path.stat().st_size for path in paths),
     )

@@ -106,6 +106,15 @@ def write_boxes(root: Path, recordings: Mapping[str, RecordingTruth]) -> None:
         pq.write_table(pa.Table.from_pylist(rows, schema=BOX_SCHEMA), part)
 
 
+def rendered_by(tree: Path) -> str | None:
+    """Who rendered a raw tree, if its truth lies beside it: a corpus of it must not be taken for the real dataset."""
+    try:
+        plan = json.loads((truth_root(tree) / PLAN).read_text(encoding="utf-8"))
+        return f"rendered by endocorpus phantom, seed {plan['seed']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def write_plan(root: Path, plan: Mapping[str, Any]) -> None:
     """Write the plan of a tree: what was asked for, every file, and the traits of every recording."""
     with atomic_path(root / PLAN) as part:

@@ -36,9 +36,11 @@ class ExpectedRow:
     alarm: bool
 
 
-def notices(source: Mapping[str, Any], stats: Stats) -> list[Notice]:
+def notices(descriptor: Mapping[str, Any], stats: Stats) -> list[Notice]:
     """What applies to this corpus: warnings before notes, and an empty or broken corpus before all."""
-    found = [*_content(stats), *_sums(stats), *_missing(source, stats), *_licence(source)]
+    source = descriptor["source"]
+    found = [*_content(stats), *_synthetic(descriptor), *_sums(stats), *_missing(source, stats), *_licence(source)]
+    found += _identical(descriptor["counts"]["identical_recordings"])
     if stats.clips:
         found.append(Notice(level="warning", lead="De-identification is not complete.", body=NOT_EXAMINED))
         body = "It embeds frames of the recordings: handle it under the same terms as the corpus."
@@ -61,6 +63,22 @@ def _content(stats: Stats) -> list[Notice]:
         recordings = "The one recording" if lost == 1 else f"All {number(lost)} recordings"
         body = f"{recordings} found {'was' if lost == 1 else 'were'} left out; the reasons are listed under Exclusions."
     return [Notice(level="warning", lead="This corpus holds no clips.", body=body)]
+
+
+def _synthetic(descriptor: Mapping[str, Any]) -> list[Notice]:
+    if not descriptor["synthetic"]:
+        return []
+    body = (
+        f"It was {descriptor['synthetic']}, in the layout of the source that is described below. Nobody was examined."
+    )
+    return [Notice(level="warning", lead="This corpus is synthetic.", body=body)]
+
+
+def _identical(copies: int) -> list[Notice]:
+    if not copies:
+        return []
+    body = "Files of equal bytes lie under several names. They share a leak group, but their clips occur repeatedly."
+    return [Notice(level="warning", lead=f"{count(copies, 'recording')} repeat others.", body=body)]
 
 
 def _sums(stats: Stats) -> list[Notice]:

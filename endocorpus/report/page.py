@@ -28,7 +28,7 @@ MOST_ROWS = 2000  # of one reason; the rest stays in excluded.parquet
 
 
 def write_report(corpus: Corpus, path: Path) -> None:
-    """Write the report of `corpus` to `path`, whole or not at all. The folder of `path` must exist.
+    """Write the report of `corpus` to `path`, whole or not at all; the folder of `path` is made.
 
     Raises:
         DataError: a table or a shard is missing or damaged.
@@ -54,7 +54,7 @@ def render(corpus: Corpus) -> str:
         "home_is_link": str(source["home"]).startswith(("http://", "https://")),
         "not_examined": NOT_EXAMINED,
         "stats": stats,
-        "notices": notices(source, stats),
+        "notices": notices(descriptor, stats),
         "expected": expected_rows(source, stats),
         "charts": _charts(stats),
         "chart_size": (WIDTH, HEIGHT),
@@ -89,7 +89,7 @@ def _template() -> jinja2.Template:
 
 def _source_facts(source: Mapping[str, Any]) -> list[tuple[str, str]]:
     access = {
-        "public": "Public: its provider has published it.",
+        "public": f"Public: its {source['vouched_by']} says so.",
         "private": "Private: named by neutral ids, without paths.",
     }
     redistribution = {

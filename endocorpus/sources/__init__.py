@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import pkgutil
 import tomllib
+from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from endocorpus.errors import UsageError
 from endocorpus.records import Privacy
-from endocorpus.sources.layout import Expected, Source
+from endocorpus.sources.layout import Expected, FrameFolders, Layout, Source
 
 _PACKAGE = Path(__file__).parent
 _HELPERS = {"layout"}
@@ -22,24 +23,41 @@ SOURCES: tuple[str, ...] = tuple(
 )
 
 
-def load_source(name: str, privacy: Privacy | None = None) -> Source:
+def load_source(name: str, privacy: Privacy | None = None, rate: str | None = None) -> Source:
     """A source's declaration; reads its facts file and nothing of the data.
 
     Args:
         name: one of `SOURCES`.
         privacy: what the owner of a `folder` says of it; other sources declare it themselves.
+        rate: frames per second of a `folder`'s images, such as "30" or "30000/1001".
 
     Raises:
-        UsageError: no such source, or `privacy` given for a source that declares its own.
+        UsageError: no such source, not a rate, or something said of a source that declares it itself.
     """
     if name not in SOURCES:
         raise UsageError(f"no source {name!r}; there is: {', '.join(SOURCES)}")
-    if privacy is not None and name != "folder":
-        raise UsageError(f"--privacy is for the source 'folder'; {name} declares its own")
+    if name != "folder" and (privacy or rate):
+        raise UsageError(f"{'--privacy' if privacy else '--rate'} is for the source 'folder'; {name} declares its own")
     facts = tomllib.loads((manifests_folder() / "sources" / f"{name}.toml").read_text(encoding="utf-8"))
     module = import_module(f"endocorpus.sources.{name.replace('-', '_')}")
     source = _source(name, facts, module.LAYOUT)
+    if rate:
+        source = dataclasses.replace(source, layout=_with_rate(source.layout, _rate(rate)))
     return dataclasses.replace(source, privacy=privacy) if privacy else source
+
+
+def _rate(text: str) -> Fraction:
+    try:
+        rate = Fraction(text).limit_denominator(100_000)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= 1000:
+        raise UsageError(f"--rate {text}: expected frames per second, such as 30 or 30000/1001")
+    return rate
+
+
+def _with_rate(layout: Layout, rate: Fraction) -> Layout:
+    return tuple(dataclasses.replace(rule, rate=rate) if isinstance(rule, FrameFolders) else rule for rule in layout)
 
 
 def _source(name: str, facts: dict[str, Any], layout: Any) -> Source:

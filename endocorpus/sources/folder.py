@@ -2,7 +2,7 @@
 
 Declared private unless its owner says otherwise. A recording is named after its path, which the id repeats in
 `[a-z0-9-]` together with a hash, so that names in any script stay distinct. Images carry no time: 25 frames per
-second is assumed, and recorded as such in the manifest.
+second are assumed unless their owner gives another rate.
 """
 
 from __future__ import annotations

@@ -109,7 +109,10 @@ def _refuse_duplicates(corpora: Sequence[Corpus]) -> None:
     seen: dict[str, Path] = {}
     for corpus in corpora:
         if corpus.name in seen:
-            raise DataError(f"corpus {corpus.name!r} is named twice: {seen[corpus.name]} and {corpus.root}")
+            raise DataError(
+                f"corpus {corpus.name!r} is named twice: {seen[corpus.name]} and {corpus.root}; if they are two, build "
+                "one of them again under another --name"
+            )
         seen[corpus.name] = corpus.root
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import webdataset
 
-from endocorpus.build import build
+from endocorpus.build import BuildWatcher, build
 from endocorpus.corpus.manifest import DESCRIPTOR, Corpus, open_corpus
 from endocorpus.errors import UsageError
+from endocorpus.phantom import render_source
 from endocorpus.records import REASON_TEXT, Reason
 from endocorpus.sources import load_source
 from endocorpus.verify import verify
@@ -169,7 +170,10 @@ def test_damaged_receipts_are_not_believed(raw: Path, corpus: Corpus, tmp_path: 
 
 def test_a_folder_that_becomes_private_leaves_nothing_behind(raw: Path, corpus: Corpus, tmp_path: Path) -> None:
     out = shutil.copytree(corpus.root, tmp_path / "c")
-    made = build(load_source("folder"), raw, out, CONFIG)
+    with pytest.raises(UsageError, match=r"5 of its 5 recordings .* --shrink"):
+        build(load_source("folder"), raw, out, CONFIG)
+    assert fingerprint(out) == fingerprint(corpus.root)
+    made = build(load_source("folder"), raw, out, CONFIG, shrink=True)
     assert made.clips().num_rows == 0 and not list((out / "shards").iterdir())
     written = b"".join(p.read_bytes() for p in out.rglob("*") if p.is_file()).lower()
     for name in ("müller", "ward", "plain", "case1", "untersuchung"):
@@ -237,6 +241,82 @@ def test_a_corpus_name_is_a_key(name: str, raw: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "c").exists()
 
 
+def test_what_may_be_otherwise_next_time_is_tried_again(tmp_path: Path) -> None:
+    """A share that is away for a moment must not exclude a recording for ever."""
+
+    class Thief(BuildWatcher):
+        def planned(self, plans: object, exclusions: object) -> None:
+            (tmp_path / "raw" / "a.mp4").rename(tmp_path / "away.mp4")
+
+    write_video(tmp_path / "raw" / "a.mp4", 40)
+    write_video(tmp_path / "raw" / "b.mp4", 40)
+    first = build(PUBLIC, tmp_path / "raw", tmp_path / "c", CONFIG, watcher=Thief())
+    assert [(e["subject"], e["reason"]) for e in first.table("excluded").to_pylist()] == [("a.mp4", "unreadable")]
+    (tmp_path / "away.mp4").rename(tmp_path / "raw" / "a.mp4")
+    second = build(PUBLIC, tmp_path / "raw", tmp_path / "c", CONFIG)
+    assert second.descriptor["counts"]["recordings"] == 2
+    build(PUBLIC, tmp_path / "raw", tmp_path / "fresh", CONFIG)
+    assert fingerprint(tmp_path / "c") == fingerprint(tmp_path / "fresh")
+
+
+def test_copies_share_a_leak_group(tmp_path: Path) -> None:
+    write_video(tmp_path / "raw" / "a.mp4", 30)
+    shutil.copy(tmp_path / "raw" / "a.mp4", tmp_path / "raw" / "z.mp4")
+    (tmp_path / "raw" / "link.mp4").symlink_to(tmp_path / "raw" / "a.mp4")
+    write_video(tmp_path / "raw" / "other.mp4", 31)
+    made = build(PUBLIC, tmp_path / "raw", tmp_path / "c", CONFIG)
+    groups = {row["path"]: row["leak_group"] for row in made.table("recordings").to_pylist()}
+    assert groups["a.mp4"] == groups["z.mp4"] == groups["link.mp4"] != groups["other.mp4"]
+    assert made.descriptor["counts"]["identical_recordings"] == 2
+    assert "2 recordings repeat others." in (made.root / "report" / "index.html").read_text()
+
+
+def test_an_empty_root_does_not_empty_a_corpus(corpus: Corpus, tmp_path: Path) -> None:
+    out = shutil.copytree(corpus.root, tmp_path / "c")
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(UsageError, match="nothing was changed: 5 of its 5 recordings"):
+        build(PUBLIC, tmp_path / "raw", out, CONFIG)
+    assert fingerprint(out) == fingerprint(corpus.root)
+
+
+def test_files_of_others_in_the_shards_folder_stay(corpus: Corpus, raw: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(corpus.root, tmp_path / "c")
+    (out / "shards" / "precious-000.tar").write_bytes(b"mine")
+    (out / "shards" / "folder").mkdir()
+    stray = out / "shards" / "folder-010101.tar"
+    stray.write_bytes(b"of an older build")
+    build(PUBLIC, raw, out, CONFIG)
+    assert (out / "shards" / "precious-000.tar").read_bytes() == b"mine" and not stray.exists()
+    assert any(p.where == "shards/precious-000.tar" for p in verify(open_corpus(out)).problems)
+    unknown = tmp_path / "unknown"
+    unknown.mkdir()
+    (unknown / "corpus.json").write_text('{"name": "mine"}')
+    with pytest.raises(UsageError, match="not a corpus"):
+        build(PUBLIC, raw, unknown, CONFIG)
+
+
+def test_the_owner_is_known_without_the_work_area(corpus: Corpus, raw: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(corpus.root, tmp_path / "c", ignore=shutil.ignore_patterns(".build"))
+    with pytest.raises(UsageError, match="is the corpus 'folder'"):
+        build(load_source("colonoscopic"), raw, out, CONFIG)
+    build(PUBLIC, raw, out, CONFIG)
+    assert fingerprint(out) == fingerprint(corpus.root)
+
+
+def test_phantoms_say_what_they_are(tmp_path: Path) -> None:
+    render_source("colonoscopic", tmp_path / "raw", seed=7, recordings=1, seconds=1.2, size=(64, 64))
+    made = build(load_source("colonoscopic"), tmp_path / "raw", tmp_path / "c", CONFIG)
+    assert made.descriptor["synthetic"] == "rendered by endocorpus phantom, seed 7"
+    assert "This corpus is synthetic." in (made.root / "report" / "index.html").read_text()
+
+
+def test_a_name_that_was_given_once_stays(raw: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "raw" / "a.mp4", 30)
+    first = build(PUBLIC, tmp_path / "raw", tmp_path / "c", CONFIG, name="mine")
+    assert first.clips()["key"][0].as_py().startswith("mine-a-mp4-")
+    assert build(PUBLIC, tmp_path / "raw", tmp_path / "c", CONFIG).name == "mine"
+
+
 def test_two_sources_do_not_share_a_folder(corpus: Corpus, raw: Path, tmp_path: Path) -> None:
     out = shutil.copytree(corpus.root, tmp_path / "c")
     (tmp_path / "raw").mkdir()
@@ -250,7 +330,10 @@ def test_two_sources_do_not_share_a_folder(corpus: Corpus, raw: Path, tmp_path: 
 def test_two_builds_do_not_write_one_corpus(raw: Path, tmp_path: Path) -> None:
     from endocorpus.staging import work_area
 
-    with work_area(tmp_path / "c", "folder"), pytest.raises(UsageError, match="another build is writing here"):
+    with (
+        work_area(tmp_path / "c", "folder", "folder"),
+        pytest.raises(UsageError, match="another build is writing here"),
+    ):
         build(PUBLIC, raw, tmp_path / "c", CONFIG)
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from endocorpus.corpus.files import atomic_file, digest_bytes
-from endocorpus.corpus.manifest import DESCRIPTOR, open_corpus, table_bytes, write_descriptor
+from endocorpus.corpus.manifest import DESCRIPTOR, Corpus, open_corpus, table_bytes, write_descriptor
 from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
 from endocorpus.corpus.shards import assign_buckets, read_member, shard_digest, write_shard
 from endocorpus.errors import DataError
@@ -150,16 +150,23 @@ def test_what_is_not_a_corpus_says_why(tmp_path: Path, text: str | None, told: s
 
 
 def test_damaged_tables_are_named(tmp_path: Path) -> None:
-    write_descriptor(tmp_path, {"schema_version": SCHEMA_VERSION, "name": "x"})
-    corpus = open_corpus(tmp_path)
+    def commit(data: bytes) -> Corpus:
+        tables = {"clips": {"xxh3_128": digest_bytes(data)}}
+        write_descriptor(tmp_path, {"schema_version": SCHEMA_VERSION, "name": "x", "tables": tables})
+        return open_corpus(tmp_path)
+
+    right, other = table_bytes("clips", []), table_bytes("excluded", [])
+    corpus = commit(right)
     with pytest.raises(DataError, match=r"clips\.parquet: missing"):
         corpus.clips()
-    (tmp_path / "clips.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(DataError, match=r"clips\.parquet: damaged"):
-        corpus.clips()
-    (tmp_path / "clips.parquet").write_bytes(table_bytes("excluded", []))
+    for damaged in (b"PAR1 not really", right[:-1], other):
+        (tmp_path / "clips.parquet").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"clips\.parquet: damaged"):
+            corpus.clips()
+    with pytest.raises(DataError, match="does not list the table 'deid'"):
+        corpus.table("deid")
     with pytest.raises(DataError, match="columns are not those"):
-        corpus.clips()
+        commit(other).clips()
     assert set(TABLES) == {"recordings", "clips", "annotations", "deid", "excluded"}
 
 

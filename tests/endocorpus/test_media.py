@@ -11,12 +11,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
 from endocorpus.config import BuildConfig
 from endocorpus.deid.decide import decide
 from endocorpus.media.encode import encode, picture_size
+from endocorpus.media.frames import keyframe
 from endocorpus.media.inspect import inspect_clip
 from endocorpus.media.probe import probe
 from endocorpus.plan import plan_recording
@@ -114,12 +116,80 @@ def test_frame_folders_become_clips_in_number_order_with_faithful_colour(tmp_pat
     assert abs(shown - truth).mean() < 3.0 and np.abs((shown - truth).mean(axis=(0, 1))).max() < 2.0
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "I;16"])
-def test_odd_pixel_formats_of_images_are_read(tmp_path: Path, mode: str) -> None:
+def first_frame(clip: EncodedClip) -> npt.NDArray[np.uint8]:
+    return keyframe(Path(clip.path).read_bytes(), 0)
+
+
+@pytest.mark.parametrize("kind", ["L", "RGBA", "P", "I;16", "I;16 tif", "CMYK tif"])
+def test_images_of_any_known_kind_keep_their_grey(tmp_path: Path, kind: str) -> None:
+    mode, _, suffix = kind.partition(" ")
+    suffix = suffix or "png"
+    grey = np.tile(np.linspace(20, 230, 64), (64, 1))
     for number in range(10):
-        Image.new("L", (64, 64), 100).convert("I;16" if mode == "I;16" else mode).save(tmp_path / f"{number}.png")
-    plan, clips = build_clips(tmp_path, recording(*(f"{n}.png" for n in range(10)), kind="frames"))
+        pixels = (grey * 257).astype(np.uint16) if mode == "I;16" else grey.astype(np.uint8)
+        image = Image.fromarray(pixels)
+        (image if mode == "I;16" else image.convert(mode)).save(tmp_path / f"{number}.{suffix}")
+    plan, clips = build_clips(tmp_path, recording(*(f"{n}.{suffix}" for n in range(10)), kind="frames"))
     assert plan.facts.num_frames == sum(clip.num_frames for clip in clips) == 10
+    assert abs(first_frame(clips[0]).astype(float).mean(axis=2) - grey).mean() < 4
+
+
+def test_images_are_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to the right
+    for number in range(10):
+        image = Image.new("RGB", (96, 64), (200, 0, 0))
+        image.paste((0, 0, 200), (0, 0, 48, 64))  # the left half is blue; upright it is the upper half
+        image.save(tmp_path / f"{number}.jpg", exif=exif)
+    plan, [clip] = build_clips(tmp_path, recording(*(f"{n}.jpg" for n in range(10)), kind="frames"))
+    assert (plan.facts.width, plan.facts.height) == (clip.plan.width, clip.plan.height) == (64, 96)
+    shown = first_frame(clip).astype(int)
+    assert shown[10, 32, 2] > 150 > shown[80, 32, 2] and shown[80, 32, 0] > 150 > shown[10, 32, 0]
+
+
+def test_images_whose_pictures_or_range_are_unknown(tmp_path: Path) -> None:
+    pages = [Image.new("L", (64, 64), 10 * n) for n in range(4)]
+    for number in range(10):
+        pages[0].save(tmp_path / f"p{number}.tif", save_all=True, append_images=pages[1:])
+        Image.fromarray(np.zeros((64, 64), np.float32)).save(tmp_path / f"f{number}.tif")
+    found = excluded(tmp_path, recording(*(f"p{n}.tif" for n in range(10)), kind="frames"))
+    assert found.reason is Reason.UNKNOWN_PIXELS and "image 1 of 10 holds 4 pictures" in found.detail
+    found = excluded(tmp_path, recording(*(f"f{n}.tif" for n in range(10)), kind="frames"))
+    assert found.reason is Reason.UNKNOWN_PIXELS and "'F'" in found.detail
+
+
+def test_files_that_change_while_they_are_read_are_not_trusted(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", 50)
+    plan = plan_recording(recording("a.mp4"), tmp_path, PUBLIC, CONFIG)
+    write_video(tmp_path / "a.mp4", 50, output=(*X264, "-vf", "hflip"))
+    (tmp_path / "clips").mkdir()
+    with pytest.raises(Excluded) as caught:
+        encode(plan, tmp_path, tmp_path / "clips", CONFIG.encode)
+    assert caught.value.reason is Reason.CHANGED
+
+
+def test_names_that_look_like_protocols(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for frames, name in ((20, "12:30.mp4"), (30, "file:x.mp4"), (40, "x.mp4")):
+        write_video(tmp_path / "made.mp4", frames).rename(tmp_path / name)
+        facts = probe(Media(kind="video", paths=(name,)), Path())
+        assert facts.num_frames == frames
+
+
+def test_a_picture_that_changes_its_size_midway(tmp_path: Path) -> None:
+    write_video(tmp_path / "1.mp4", 30, size=(160, 128), output=X264)
+    write_video(tmp_path / "2.mp4", 30, size=(96, 64), output=X264)
+    (tmp_path / "list.txt").write_text("ffconcat version 1.0\nfile 1.mp4\nfile 2.mp4\n")
+    join = ["-f", "concat", "-i", str(tmp_path / "list.txt"), "-c", "copy", str(tmp_path / "a.mkv")]
+    subprocess.run([FFMPEG, "-loglevel", "error", *join], check=True)
+    found = excluded(tmp_path, recording("a.mkv"))
+    assert found.reason is Reason.FRAME_SIZE_CHANGES and "changes midway" in found.detail
+
+
+def test_impossible_pixel_shapes_are_ignored(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", 20, output=("-vf", "setsar=1/1000", *X264))
+    plan, [clip] = build_clips(tmp_path, recording("a.mp4"))
+    assert (plan.facts.width, plan.facts.height, clip.num_frames) == (160, 128, 20)
 
 
 def test_nothing_but_pixels_crosses(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from endocorpus.build import build
 from endocorpus.config import BuildConfig
+from endocorpus.corpus.files import digest_bytes
 from endocorpus.corpus.manifest import Corpus, open_corpus, table_bytes
 from endocorpus.errors import DataError
 from endocorpus.records import REASON_TEXT, Reason
@@ -152,9 +153,12 @@ def _with_excluded(corpus: Corpus, folder: Path, rows: list[dict[str, Any]]) -> 
     """A copy of a corpus with other exclusions."""
     for table in ("recordings", "clips", "deid", "annotations"):
         shutil.copy(corpus.root / f"{table}.parquet", folder)
-    (folder / "excluded.parquet").write_bytes(table_bytes("excluded", rows))
+    data = table_bytes("excluded", rows)
+    (folder / "excluded.parquet").write_bytes(data)
     (folder / "shards").symlink_to(corpus.root / "shards")
-    return Corpus(root=folder, descriptor=corpus.descriptor)
+    entry = {"rows": len(rows), "size": len(data), "xxh3_128": digest_bytes(data)}
+    tables = {**corpus.descriptor["tables"], "excluded": entry}
+    return Corpus(root=folder, descriptor={**corpus.descriptor, "tables": tables})
 
 
 def _excluded(reason: Reason, subject: str) -> dict[str, Any]:

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import xxhash
 from numpy.typing import NDArray
 
-from endocorpus.corpus.manifest import write_descriptor
-from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
+from endocorpus.corpus.files import digest_bytes
+from endocorpus.corpus.manifest import table_bytes, write_descriptor
+from endocorpus.corpus.schema import SCHEMA_VERSION
 
 _BITS = 8
 X264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-pix_fmt", "yuv420p")
@@ -99,8 +98,10 @@ def write_corpus(root: Path, name: str, shards: Sequence[Sequence[ClipSpec]]) ->
 
 def commit(corpus: Path, name: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Write the manifest and the descriptor."""
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=TABLES["clips"]), corpus / "clips.parquet")
-    write_descriptor(corpus, {"schema_version": SCHEMA_VERSION, "name": name})
+    data = table_bytes("clips", rows)
+    (corpus / "clips.parquet").write_bytes(data)
+    tables = {"clips": {"rows": len(rows), "size": len(data), "xxh3_128": digest_bytes(data)}}
+    write_descriptor(corpus, {"schema_version": SCHEMA_VERSION, "name": name, "tables": tables})
 
 
 def _row(name: str, shard: str, key: str, spec: ClipSpec, video: bytes, end: int) -> dict[str, object]:

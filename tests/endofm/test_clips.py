@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from endocorpus.corpus.manifest import open_corpus, write_descriptor
@@ -98,11 +96,11 @@ def test_an_empty_corpus_beside_a_full_one_is_fine(corpus: Path, make_corpus: Ma
 
 
 def edit_clips(corpus: Path, **columns: list[object]) -> None:
-    table = pq.read_table(corpus / "clips.parquet")
+    rows = open_corpus(corpus).clips().to_pylist()
     for name, values in columns.items():
-        field = table.schema.field(name)
-        table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
-    pq.write_table(table, corpus / "clips.parquet")
+        for row, value in zip(rows, values, strict=True):
+            row[name] = value
+    commit(corpus, open_corpus(corpus).name, rows)
 
 
 def test_clips_that_were_forgotten_are_left_out(make_corpus: MakeCorpus) -> None:

@@ -65,7 +65,8 @@ def test_speed_and_share_of_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [row["data_wait_share"] for row in rows(path)] == [0.25, 0.5, 0, 0, 0.5]
     lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
     assert lines == [
-        "step 6/9 loss 2.5000 lr 1.00e-04 3.0 clips/s 38% waiting for data",
+        "step 5/9 loss 2.5000 lr 1.00e-04 3.0 clips/s 25% waiting for data",
+        "step 6/9 loss 2.5000 lr 1.00e-04 3.0 clips/s 50% waiting for data",
         "step 8/9 loss 2.5000 lr 1.00e-04 3.0 clips/s 0% waiting for data",
         "step 9/9 loss 2.5000 lr 1.00e-04 6.0 clips/s 50% waiting for data",
     ]

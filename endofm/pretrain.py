@@ -124,6 +124,11 @@ def _resume(run: Run) -> int:
     """Load the newest checkpoint, if there is one, and return the step to begin with."""
     path = ckpt.latest_checkpoint(run.run_dir)
     if path is None:
+        if (run.run_dir / "metrics.jsonl").exists() and (run.run_dir / "backbone.safetensors").exists():
+            raise UsageError(
+                f"{run.run_dir}: holds a finished run without its checkpoints, which would be overwritten; "
+                "name another --run-dir"
+            )
         return 0
     saved = ckpt.load_checkpoint(path)
     _refuse_another_run(path, saved, run)

@@ -30,7 +30,7 @@ def shell_lines(text: str) -> list[str]:
 
 
 def tour() -> list[str]:
-    section = README.split("## A tour in ten lines")[1].split("Your own recordings")[0]
+    section = README.split("## A tour\n")[1].split("Your own recordings")[0]
     return shell_lines(section)
 
 
@@ -130,6 +130,11 @@ def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "runs/debug/backbone.safetensors").exists()
     rows = [json.loads(line) for line in (tmp_path / "runs/debug/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(12)) and all(0 < row["loss"] < 100 for row in rows)
+    page = (ROOT / "docs" / "from-python.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "torch.Size([1, 64])" in done.stdout and "leak_group" in done.stdout
 
 
 def test_the_wheel_holds_the_facts_and_the_configurations(tmp_path: Path) -> None:

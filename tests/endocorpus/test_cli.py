@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from endocorpus.cli import main
+from endocorpus.console import duration
 from endocorpus.corpus.manifest import Corpus
 from tests.endocorpus.conftest import fingerprint
-from tests.media import write_video
+from tests.media import write_frames, write_video
 
 PUBLIC = ("--source", "folder", "--privacy", "public")
 
@@ -120,6 +121,29 @@ def test_reading_commands_speak_to_people(corpus: Corpus, raw: Path) -> None:
     assert "IEEE Transactions" in run("sources", "colonoscopic").stdout
     assert "视频" in run("scan", *PUBLIC, "--root", raw).stdout
     assert "clips of 5 recordings" in run("info", corpus.root).stdout
+
+
+def test_the_rate_of_image_folders_can_be_given(tmp_path: Path) -> None:
+    write_frames(tmp_path / "raw", range(60))
+    told = ("plan", *PUBLIC, "--root", tmp_path / "raw", "--workers", 1, "--json")
+    assert [r["rate"] for r in json.loads(run(*told).stdout)["recordings"]] == ["25"]
+    assert [r["rate"] for r in json.loads(run(*told, "--rate", "30000/1001").stdout)["recordings"]] == ["29.97"]
+    for bad in ("0", "-1", "fast", "1/0", "1e9"):
+        wrong = run(*told, "--rate", bad)
+        assert wrong.exit_code == 2 and "expected frames per second" in error_line(wrong)
+
+
+def test_settings_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "b.toml").write_text("[encode]\ncrf = 18\n")
+    listed = json.loads(run("config", "--config", tmp_path / "b.toml", "--set", "shards.max_clips=7").stdout)
+    assert (listed["encode"]["crf"], listed["shards"]["max_clips"], listed["segment"]["clip_seconds"]) == (18, 7, 5.0)
+    wrong = run("config", "--config", tmp_path / "b.toml", "--set", "encode.crff=7")
+    assert "--set encode.crff=7: unknown key" in error_line(wrong)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(11.4, "11.4 s"), (720, "12 min"), (12240, "3.4 h"), (0, "0.0 s")])
+def test_lengths_are_told_in_units_that_fit(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_the_report_can_be_written_elsewhere(corpus: Corpus, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from endocorpus.errors import DataError
 from endocorpus.media.encode import end_children
+from endocorpus.signals import deaf_children
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -60,7 +61,8 @@ def _drain(
     waiting = iter(tasks)
     while True:
         for task in waiting:
-            pending[pool.submit(function, task)] = task
+            with deaf_children():  # workers are spawned here, on demand
+                pending[pool.submit(function, task)] = task
             if len(pending) >= limit:
                 break
         if not pending:
@@ -82,11 +84,7 @@ def _leave() -> None:
 
 
 def _end_with_parent(parent: int) -> None:
-    """Workers of a killed build would wait for tasks for ever: watch for that, and take the encoders along.
-
-    Ctrl-C reaches every process of a terminal; only the one that started the workers decides what it means.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Workers of a killed build would wait for tasks for ever: watch for that, and take the encoders along."""
     signal.signal(signal.SIGTERM, lambda *_: _leave())
 
     def watch() -> None:

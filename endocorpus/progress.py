@@ -49,6 +49,7 @@ class ShownProgress(BuildWatcher):
         )
         self._looking = self._encoding = TaskID(0)
         self._closed = threading.Event()
+        self._polling: threading.Thread | None = None
         self._clips = self._all_clips = 0
         self._seconds = self._all_seconds = 0.0
         self._started = self._logged = time.monotonic()
@@ -59,6 +60,9 @@ class ShownProgress(BuildWatcher):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._closed.set()
+        if self._polling:
+            # A thread that is still there when Python ends is torn out of whatever library it is in, which may abort.
+            self._polling.join()
         self._bar.stop()
 
     def scanned(self, scan: Scan) -> None:
@@ -84,7 +88,8 @@ class ShownProgress(BuildWatcher):
         self._all_clips, self._all_seconds = clips, seconds
         self._started = self._logged = time.monotonic()
         self._encoding = self._bar.add_task("encoding", total=seconds or 1.0, done="")
-        threading.Thread(target=self._poll, args=(folder,), daemon=True).start()
+        self._polling = threading.Thread(target=self._poll, args=(folder,), daemon=True)
+        self._polling.start()
 
     def encoded(self, clips: int, seconds: float) -> None:
         self._clips += clips

@@ -125,7 +125,8 @@ def read_table(root: Path, name: str, digest: str) -> pa.Table:
         raise DataError(f"{path}: {error.strerror}; run `endocorpus verify {root}`") from None
     if digest_bytes(data) != digest:  # a flipped bit can turn one valid table into another
         raise DataError(f"{path}: damaged; run `endocorpus verify {root}`")
-    table = pq.read_table(pa.BufferReader(data))
+    # Not read_table: its threads abort the interpreter at exit now and then (seen with pyarrow 26.0.1).
+    table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     if table.schema.names != TABLES[name].names:
         raise DataError(f"{path}: columns are not those of schema {SCHEMA_VERSION}")
     return table

@@ -157,7 +157,8 @@ def load_truth(tree: Path) -> TreeTruth:
     """Read the truth about a rendered tree. Raises ``FileNotFoundError`` if the tree was not rendered to its end."""
     root = truth_root(tree)
     plan = json.loads((root / PLAN).read_text(encoding="utf-8"))
-    rows = pq.read_table(root / BOXES).to_pylist()
+    with pq.ParquetFile(root / BOXES) as file:
+        rows = file.read(use_threads=False).to_pylist()  # one thread: see corpus/manifest.py
     recordings = {}
     for name, plain in plan["recordings"].items():
         traits = traits_from_json(plain)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing import resource_tracker
 from multiprocessing.util import Finalize
 from typing import Any, Self
 
@@ -20,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from endocorpus.errors import DataError, UsageError
+from endocorpus.signals import deaf_children
 from endofm.data.clips import ClipSet
 from endofm.data.decode import decode_frames
 from endofm.data.sampler import ClipSampler
@@ -104,7 +102,7 @@ class ClipLoader(Iterator[ClipBatch]):
             multiprocessing_context="spawn",  # a fork of a process that has used threads or a GPU may hang
             generator=torch.Generator(),  # or it would draw from the trainer's random stream
         )
-        with _deaf_children():
+        with deaf_children():  # the trainer stops its workers itself
             self._batches = iter(loader)
 
     def __iter__(self) -> Self:
@@ -129,7 +127,7 @@ class ClipLoader(Iterator[ClipBatch]):
                 raise
             self.close()
             why = error.__cause__ if isinstance(error.__cause__, RuntimeError) else error  # the signal, where known
-            said = str(why).splitlines()[0] if str(why) else type(why).__name__
+            said = (str(why).splitlines()[0] if str(why) else type(why).__name__).rstrip(".") + "."
             raise DataError(
                 f"a loader process died: {said} Most often the machine is out of memory or of shared memory "
                 "(/dev/shm); use fewer workers or a smaller batch"
@@ -268,18 +266,6 @@ def _private_memory(shape: Sequence[int]) -> Tensor:
     # NumPy asks the kernel for huge pages and torch does not: touching them for the first time costs 1 ms a clip
     # instead of 8 (measured).
     return torch.from_numpy(np.empty(shape, np.uint8))
-
-
-@contextmanager
-def _deaf_children() -> Iterator[None]:
-    """Processes started inside never hear Ctrl-C, which a terminal sends to all processes of a run: the trainer decides
-    what it means and stops its workers itself. They inherit the mask, so this holds from their first instruction on."""
-    resource_tracker.ensure_running()  # it lifts the mask if it has to be started inside
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # a Ctrl-C that came meanwhile arrives now
 
 
 def _leave_at_once(_worker: int) -> None:

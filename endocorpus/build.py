@@ -116,7 +116,7 @@ def build(
         _encode(stale, root, work, config, workers, watcher)
         for shard in stale:
             _write_shard(shard, source, work, out, config, name)
-        exclusions += [_exclusion(row) for shard in shards for row in _receipt(shard)["excluded"].values()]
+        exclusions += [Exclusion(**row) for shard in shards for row in _receipt(shard)["excluded"].values()]
         _commit(scanned, plans, exclusions, shards, source, out, config, name, synthetic=rendered_by(root))
         _tidy(work, shards)
     return open_corpus(out)
@@ -189,11 +189,14 @@ def _load_receipts(shards: Sequence[_Shard], work: Path, out: Path) -> None:
             retry = {row["reason"] for row in receipt["excluded"].values()} & RETRIED
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a damaged receipt proves nothing
-        intact = tar is None or (
-            (out / SHARDS / tar["name"]).is_file() and shard_digest(out / SHARDS / tar["name"]) == tar["xxh3_128"]
-        )
-        if address == shard.address and intact and not retry:
+        if address != shard.address or retry:
+            continue
+        if tar is None or _is_intact(out / SHARDS / tar["name"], tar["xxh3_128"]):
             shard.receipt = receipt
+
+
+def _is_intact(tar: Path, digest: str) -> bool:
+    return tar.is_file() and shard_digest(tar) == digest
 
 
 def _encode(
@@ -242,10 +245,6 @@ def _write_shard(shard: _Shard, source: Source, work: Path, out: Path, config: B
 def _receipt(shard: _Shard) -> dict[str, Any]:
     assert shard.receipt is not None
     return shard.receipt
-
-
-def _exclusion(row: Mapping[str, Any]) -> Exclusion:
-    return Exclusion(**row)
 
 
 def _commit(
@@ -331,13 +330,11 @@ def _reconcile(
     found = len(scanned.recordings) + sum(e.unit == "recording" for e in scanned.exclusions)
     recordings = len(kept) + sum(e.unit == "recording" for e in exclusions)
     frames = sum(plan.facts.num_frames for plan in kept)
-    written = Counter({"frames": 0})
-    for row in clips:
-        written["frames"] += int(str(row["num_frames"]))
-    if (files, recordings, frames) != (scanned.num_files, found, written["frames"]):
+    written = sum(int(str(row["num_frames"])) for row in clips)
+    if (files, recordings, frames) != (scanned.num_files, found, written):
         raise RuntimeError(
             f"the sums do not agree: {files} of {scanned.num_files} files, {recordings} of {found} recordings, "
-            f"{written['frames']} of {frames} frames are accounted for"
+            f"{written} of {frames} frames are accounted for"
         )
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from endocorpus import __version__
-from endocorpus.console import Commands, count, duration, echo_json, echo_table
+from endocorpus.console import Commands, duration, echo_json, echo_table
 from endocorpus.errors import DataError, UsageError
+from endocorpus.report.text import count
 
 if TYPE_CHECKING:
     from endocorpus.config import BuildConfig

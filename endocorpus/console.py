@@ -65,8 +65,3 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
-
-
-def count(number: int, noun: str) -> str:
-    """ "1 clip", "2 clips", "12,000 clips"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from endocorpus.build import BuildWatcher
-from endocorpus.console import count
 from endocorpus.corpus.files import PARTIAL
 from endocorpus.records import Exclusion, RecordingPlan
+from endocorpus.report.text import count
 from endocorpus.scan import Scan
 
 _LOG_EVERY_SECONDS = 15

@@ -62,8 +62,11 @@ def plan_task(task: PlanTask) -> RecordingPlan | Exclusion:
     except Excluded as excluded:
         return exclusion_of(task.recording, excluded)
     except OSError as error:  # a failing disk or share: nothing is written while planning
-        unreadable = Excluded(Stage.PROBE, Reason.UNREADABLE, f"reading stops: {error.strerror}")
-        return exclusion_of(task.recording, unreadable)
+        return exclusion_of(task.recording, _unreadable(Stage.PROBE, error))
+
+
+def _unreadable(stage: Stage, error: OSError) -> Excluded:
+    return Excluded(stage, Reason.UNREADABLE, f"reading stops: {error.strerror}")
 
 
 def exclusion_of(recording: Recording, excluded: Excluded) -> Exclusion:
@@ -112,20 +115,24 @@ def encode_task(task: EncodeTask) -> int:
 
 def _encode_into(partial: Path, task: EncodeTask) -> dict[str, Any]:
     try:
-        clips = encode(task.plan, task.root, partial, task.config)
+        clips = _encode_or_exclude(partial, task)
     except Excluded as excluded:
         for leftover in partial.iterdir():
             leftover.unlink()
         return {"excluded": [excluded.stage, excluded.reason, excluded.detail, task.plan.facts.num_frames]}
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.EACCES, errno.EIO, errno.ESTALE):
-            raise
-        detail = f"reading stops: {error.strerror}"  # of a raw file: the next build tries it again
-        return {"excluded": [Stage.ENCODE, Reason.UNREADABLE, detail, task.plan.facts.num_frames]}
     for clip in clips:
         with open(clip.path, "rb") as file:
             os.fsync(file.fileno())
     return {"clips": [_clip_json(clip) for clip in clips]}
+
+
+def _encode_or_exclude(partial: Path, task: EncodeTask) -> tuple[EncodedClip, ...]:
+    try:
+        return encode(task.plan, task.root, partial, task.config)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EACCES, errno.EIO, errno.ESTALE):  # of a raw file: tried again next time
+            raise _unreadable(Stage.ENCODE, error) from None
+        raise
 
 
 def _clip_json(clip: EncodedClip) -> dict[str, Any]:

@@ -32,11 +32,11 @@ from endocorpus.media.inspect import inspect_clip
 from endocorpus.media.probe import (
     DEMUXERS,
     IMAGE_FORMATS,
-    MACHINE_ERRORS,
     digest_media,
     is_turned,
     main_video,
     open_video,
+    pass_on_machine_error,
 )
 from endocorpus.records import Cleared, ClipPlan, EncodedClip, Excluded, Reason, RecordingPlan, Stage
 from endocorpus.settings import Settings
@@ -176,9 +176,8 @@ def _raw_frames(plan: RecordingPlan, root: Path) -> Iterator[bytes]:
         try:
             with Image.open(root / path, formats=IMAGE_FORMATS) as image:
                 pixels = _rgb(image)
-        except Exception as error:  # decoders of damaged images raise whatever they stumble over
-            if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
-                raise
+        except Exception as error:  # noqa: BLE001 - decoders of damaged images raise whatever they stumble over
+            pass_on_machine_error(error)
             detail = f"image {number + 1} of {plan.facts.num_frames} cannot be decoded: {type(error).__name__}"
             raise Excluded(Stage.ENCODE, Reason.DAMAGED, detail) from None
         if pixels.shape != (size[1], size[0], 3):

@@ -237,7 +237,7 @@ def _varies(pts: Sequence[int]) -> bool:
     return bool(np.abs(steps - middle).max() > max(2, 0.25 * middle))
 
 
-def _refuse_machine_error(error: BaseException) -> None:
+def pass_on_machine_error(error: BaseException) -> None:
     """Pass on what says something about the machine and nothing about the file."""
     if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
         raise error
@@ -275,7 +275,7 @@ def _probe_frames(paths: Sequence[Path], rate: Fraction | None) -> MediaFacts:
                 formats[str(image.format).lower()] += 1
                 fields += len(image.info)
         except Exception as error:  # noqa: BLE001 - decoders of damaged images raise whatever they stumble over
-            _refuse_machine_error(error)
+            pass_on_machine_error(error)
             _exclude(Reason.NOT_A_VIDEO, f"image {number + 1} of {len(paths)} is not readable: {type(error).__name__}")
         if problem:
             _exclude(Reason.UNKNOWN_PIXELS, f"image {number + 1} of {len(paths)} {problem}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from endocorpus.errors import UsageError
+from endocorpus.manifests import manifests_folder
 from endocorpus.records import Privacy
 from endocorpus.sources.layout import Expected, FrameFolders, Layout, Source
 
@@ -69,9 +70,3 @@ def source_facts(source: Source) -> dict[str, object]:
     """A source's declaration without its layout, as it stands in corpus.json."""
     facts = {field.name: getattr(source, field.name) for field in dataclasses.fields(source) if field.name != "layout"}
     return facts | {"expected": {what: dataclasses.asdict(expected) for what, expected in source.expected.items()}}
-
-
-def manifests_folder() -> Path:
-    """Where the reviewed facts lie: inside an installed package, or at the top of a checkout."""
-    installed = _PACKAGE.parent / "manifests"
-    return installed if installed.is_dir() else _PACKAGE.parent.parent / "manifests"

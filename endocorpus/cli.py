@@ -83,7 +83,9 @@ def sources(name: str | None, as_json: bool) -> None:
 
 def _plain(value: object) -> str:
     if isinstance(value, dict):
-        return "; ".join(f"{key}: {_plain(inner)}" for key, inner in value.items())
+        return "; ".join(f"{key}: {_plain(inner)}" for key, inner in value.items() if inner not in (None, ""))
+    if isinstance(value, list):
+        return "\n".join(map(_plain, value))
     return "" if value is None else str(value)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from endocorpus.errors import UsageError
 from endocorpus.manifests import manifests_folder
 from endocorpus.records import Privacy
-from endocorpus.sources.layout import Expected, FrameFolders, Layout, Source
+from endocorpus.sources.layout import Archive, Expected, FrameFolders, Layout, Source
 
 _PACKAGE = Path(__file__).parent
 _HELPERS = {"layout"}
@@ -62,11 +62,24 @@ def _with_rate(layout: Layout, rate: Fraction) -> Layout:
 
 
 def _source(name: str, facts: dict[str, Any], layout: Any) -> Source:
-    expected = {what: Expected(**fact) for what, fact in facts.pop("expected", {}).items()}
-    return Source(name=name, layout=layout, expected=expected, year=facts.pop("year", None), **facts)
+    return Source(
+        name=name,
+        layout=layout,
+        year=facts.pop("year", None),
+        traps=tuple(facts.pop("traps")),
+        unverified=tuple(facts.pop("unverified")),
+        archives=tuple(Archive(**archive) for archive in facts.pop("archive", [])),
+        expected={what: Expected(**fact) for what, fact in facts.pop("expected", {}).items()},
+        **facts,
+    )
 
 
 def source_facts(source: Source) -> dict[str, object]:
     """A source's declaration without its layout, as it stands in corpus.json."""
     facts = {field.name: getattr(source, field.name) for field in dataclasses.fields(source) if field.name != "layout"}
-    return facts | {"expected": {what: dataclasses.asdict(expected) for what, expected in source.expected.items()}}
+    return facts | {
+        "traps": list(source.traps),
+        "unverified": list(source.unverified),
+        "archives": [dataclasses.asdict(archive) for archive in source.archives],
+        "expected": {what: dataclasses.asdict(expected) for what, expected in source.expected.items()},
+    }

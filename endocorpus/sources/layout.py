@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 from endocorpus.records import Privacy
 
@@ -82,10 +82,28 @@ Layout = tuple[Videos | FrameFolders | Sidecars, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """How many there should be, and how sure that is."""
+    """How many there should be, and how sure that is.
+
+    `of` says what is counted (recordings, cases, frames, images, boxes, masks, ...), "" as the entry's own name says.
+    `where` is a regular expression over the whole name of a recording that limits the count to part of the source.
+    """
 
     count: int
     status: Literal["exact", "approximate", "unverified"]
+    of: str = ""
+    where: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """One file that the provider gives out. What is not known about it is None."""
+
+    name: str
+    url: str | None = None  # only where it can be downloaded without a form
+    bytes: int | None = None
+    md5: str | None = None
+    sha256: str | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,4 +125,12 @@ class Source:
     modality: str
     organ: str
     layout: Layout
+    licence_page: str  # where the licence was read, "" if nowhere
+    access: Literal["open", "form", "email-password", "private"]
+    size: str
+    good_for: str
+    traps: tuple[str, ...]
+    unverified: tuple[str, ...]  # what the software assumes although nobody has seen it
+    archives: tuple[Archive, ...] = ()
     expected: Mapping[str, Expected] = field(default_factory=dict)
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings by section

@@ -7,6 +7,7 @@ import unicodedata
 
 import xxhash
 
+FETCHED = ".fetch"  # what begins so at the top of a raw tree is the book-keeping of `endocorpus fetch`, not data
 _PLAIN = re.compile(r"[a-z0-9_-]+")
 _SLUG_LENGTH = 40
 

@@ -11,7 +11,16 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from endocorpus.build import BuildWatcher
 from endocorpus.corpus.files import PARTIAL
@@ -30,6 +39,26 @@ def shown_frames() -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("rendering", total=None)
         yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def shown_bytes() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Shows what is done with which file, and how far it is; in a log, a line when it begins."""
+    console = Console(stderr=True, highlight=False, markup=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task, shown = bar.add_task("", total=None), ""
+
+        def watch(what: str, done: int, total: int | None) -> None:
+            nonlocal shown
+            if what != shown:
+                shown = what
+                bar.reset(task, description=what)
+                if not console.is_terminal:
+                    console.print(what)
+            bar.update(task, completed=done, total=total)
+
+        yield watch
 
 
 class ShownProgress(BuildWatcher):

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from endocorpus.errors import UsageError
-from endocorpus.naming import fold, make_id, printable
+from endocorpus.naming import FETCHED, fold, make_id, printable
 from endocorpus.records import Exclusion, Media, Reason, Recording, Stage
 from endocorpus.sources.layout import IMAGE_SUFFIXES, VIDEO_SUFFIXES, FrameFolders, Sidecars, Source, Videos
 
@@ -85,7 +85,7 @@ def scan(source: Source, root: Path, prefix: str | None = None) -> Scan:
 def walk(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
     """All files below `root` as sorted `/`-separated relative paths, and the folders that could not be entered.
 
-    Links to folders are followed, each real folder once.
+    Links to folders are followed, each real folder once. What `endocorpus fetch` keeps at the top is not part of it.
     """
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder")
@@ -108,6 +108,9 @@ def walk(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
         seen.add(real)
         folders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))  # real folders before links
         files += [relative(os.path.join(folder, name)) for name in names]
+        if folder == os.fspath(root):
+            folders[:] = [name for name in folders if not name.startswith(FETCHED)]
+            files = [name for name in files if not name.startswith(FETCHED)]
     if trouble and not files and trouble[0][0] == ".":
         raise UsageError(f"{root}: {trouble[0][1]}")
     return sorted(files), sorted(trouble)

@@ -124,7 +124,8 @@ def write_plan(root: Path, plan: Mapping[str, Any]) -> None:
 def traits_to_json(traits: Traits) -> dict[str, Any]:
     """Traits as plain JSON values; the corners of an octagonal field are added for readers of the file."""
     plain = asdict(traits)
-    plain["rate"] = str(traits.rate)
+    plain |= {"rate": str(traits.rate), "aspect": str(traits.aspect)}
+    plain["capture"] = None if traits.capture is None else str(traits.capture)
     plain["field"]["polygon"] = traits.field.polygon()
     return plain
 
@@ -144,11 +145,15 @@ def traits_from_json(plain: Mapping[str, Any]) -> Traits:
         **{
             **plain,
             "rate": Fraction(plain["rate"]),
+            "aspect": Fraction(plain["aspect"]),
+            "capture": None if plain["capture"] is None else Fraction(plain["capture"]),
+            "inset": None if plain["inset"] is None else tuple(plain["inset"]),
             "field": Field(**{**field, "centre": tuple(field["centre"])}),
             "polyps": tuple(Polyp(**row) for row in plain["polyps"]),
             "overlays": tuple(Overlay(**row) for row in overlays),
             "outside": pairs(plain["outside"]),
             "frozen": pairs(plain["frozen"]),
+            "black": pairs(plain["black"]),
         }
     )
 

@@ -19,6 +19,7 @@ from endocorpus.corpus.files import atomic_path
 _X264 = (
     "-c:v", "libx264", "-preset", "veryfast", "-bf", "2", "-threads", "1", "-bsf:v", "filter_units=remove_types=6",
 )  # fmt: skip
+CODECS = {"h264": _X264}
 _MPEG4 = ("-c:v", "mpeg4", "-q:v", "4", "-threads", "1")
 CONTAINERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ".mp4": ("mp4", _X264),
@@ -34,22 +35,26 @@ CONTAINERS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def encode(
-    path: Path, pictures: Iterable[npt.NDArray[np.uint8]], size: tuple[int, int], rate: Fraction, *, crf: int, gop: int
-) -> None:
+    path: Path, pictures: Iterable[npt.NDArray[np.uint8]], size: tuple[int, int], rate: Fraction, *, crf: int, gop: int,
+    codec: str | None = None,
+) -> None:  # fmt: skip
     """Write RGB frames of ``size`` (width, height) to ``path``; the suffix picks container and codec.
 
-    ``crf`` is the quality of H.264 containers, ``gop`` the most frames between key frames. Raises ``ValueError``
-    for an unknown suffix and ``RuntimeError`` with the encoder's own words if it fails.
+    ``crf`` is the quality of H.264, ``gop`` the most frames between key frames; ``codec`` ("h264") replaces the
+    container's usual one. Raises ``ValueError`` for an unknown suffix and ``RuntimeError`` with the encoder's own
+    words if it fails.
     """
     if path.suffix.lower() not in CONTAINERS:
         raise ValueError(f"cannot write {path.name}: no container for {path.suffix!r}, use one of {[*CONTAINERS]}")
-    muxer, codec = CONTAINERS[path.suffix.lower()]
-    quality = ("-crf", str(crf)) if "libx264" in codec else ()
+    muxer, encoder = CONTAINERS[path.suffix.lower()]
+    if codec is not None:
+        encoder = CODECS[codec]
+    quality = ("-crf", str(crf)) if "libx264" in encoder else ()
     with atomic_path(path) as part, tempfile.TemporaryFile() as errors:
         command = [
             imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-nostdin", "-y",
             "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size[0]}x{size[1]}", "-r", str(rate), "-i", "pipe:0",
-            "-an", "-map_metadata", "-1", *codec, *quality, "-g", str(gop), "-pix_fmt", "yuv420p",
+            "-an", "-map_metadata", "-1", *encoder, *quality, "-g", str(gop), "-pix_fmt", "yuv420p",
             "-sws_flags", "bitexact+accurate_rnd", "-fflags", "+bitexact", "-flags:v", "+bitexact",
             "-f", muxer, str(part),
         ]  # fmt: skip

@@ -11,7 +11,6 @@ import io
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +31,8 @@ from endocorpus.corpus.files import atomic_path
 from endocorpus.phantom.traits import Traits
 from endocorpus.phantom.video import encode
 
-Syntax = Literal["h264", "jpeg", "rgb"]
-_UIDS: dict[Syntax, UID] = {"h264": MPEG4HP41, "jpeg": JPEGBaseline8Bit, "rgb": ExplicitVRLittleEndian}
+# How a file holds its frames: one H.264 stream, a JPEG each, or bare pixels.
+_UIDS = {"h264": MPEG4HP41, "jpeg": JPEGBaseline8Bit, "rgb": ExplicitVRLittleEndian}
 # Nobody's: everything says that it is made up. A privacy test looks for these words in what is published.
 PLANTED: dict[str, str] = {
     "PatientName": "PHANTOM^PAT", "PatientID": "FAKE-0112", "PatientBirthDate": "20990131", "PatientSex": "O",
@@ -44,9 +43,15 @@ PLANTED: dict[str, str] = {
 
 
 def write_dicom(
-    path: Path, pictures: Iterable[npt.NDArray[np.uint8]], traits: Traits, *, syntax: Syntax, crf: int, gop: int
+    path: Path, pictures: Iterable[npt.NDArray[np.uint8]], traits: Traits, *, syntax: str, crf: int, gop: int
 ) -> None:
-    """Write RGB frames to one DICOM file; the bytes depend on the frames, the traits and the file's name."""
+    """Write RGB frames to one DICOM file; the bytes depend on the frames, the traits and the file's name.
+
+    ``syntax`` is "h264" (one stream), "jpeg" (a picture per frame) or "rgb" (bare pixels); raises ``ValueError`` for
+    another. ``crf`` and ``gop`` are those of the stream.
+    """
+    if syntax not in _UIDS:
+        raise ValueError(f"cannot write {path.name}: frames lie in DICOM as one of {[*_UIDS]}, not {syntax!r}")
     if syntax == "h264":
         with tempfile.TemporaryDirectory() as folder:
             stream = Path(folder) / "stream.mp4"
@@ -67,7 +72,7 @@ def _jpeg(picture: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _header(name: str, traits: Traits, syntax: Syntax, pixels: bytes) -> Dataset:
+def _header(name: str, traits: Traits, syntax: str, pixels: bytes) -> Dataset:
     colour = {"h264": "YBR_PARTIAL_420", "jpeg": "YBR_FULL_422", "rgb": "RGB"}
     milliseconds = 1000 / traits.rate
     image = Dataset()

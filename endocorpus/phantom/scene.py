@@ -20,6 +20,8 @@ from endocorpus.phantom.shade import develop, light_up, look_up, mip_levels
 from endocorpus.phantom.traits import Light, Polyp, Traits
 
 STEPS = 256
+PLACES = 4
+"""Places that are kept in memory, 40 MB each: a source's recordings and its still pictures take turns over them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +49,12 @@ class FrameTruth:
     boxes: tuple[Box, ...]
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=PLACES)
 def _lumen(seed: int, lumen: int, polyps: tuple[Polyp, ...]) -> Lumen:
     return make_lumen(seed, lumen, polyps)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=PLACES)
 def _mucosa(seed: int, lumen: int, light: Light, polyps: tuple[Polyp, ...]) -> Mucosa:
     return make_mucosa(seed, lumen, light, _lumen(seed, lumen, polyps), polyps)
 

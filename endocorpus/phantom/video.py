@@ -19,6 +19,7 @@ from endocorpus.corpus.files import atomic_path
 _X264 = (
     "-c:v", "libx264", "-preset", "veryfast", "-bf", "2", "-threads", "1", "-bsf:v", "filter_units=remove_types=6",
 )  # fmt: skip
+CODECS = {"h264": _X264}
 _MPEG4 = ("-c:v", "mpeg4", "-q:v", "4", "-threads", "1")
 CONTAINERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ".mp4": ("mp4", _X264),
@@ -38,27 +39,29 @@ _FIELDS = "scale=interl=1:flags=bitexact+accurate_rnd,format=yuv420p,setfield=tf
 
 def encode(
     path: Path, pictures: Iterable[npt.NDArray[np.uint8]], size: tuple[int, int], rate: Fraction, *, crf: int, gop: int,
-    interlaced: bool = False, aspect: Fraction = Fraction(1), tags: Mapping[str, str] | None = None,
-    sound: Fraction | None = None,
+    codec: str | None = None, interlaced: bool = False, aspect: Fraction = Fraction(1),
+    tags: Mapping[str, str] | None = None, sound: Fraction | None = None,
 ) -> None:  # fmt: skip
     """Write RGB frames of ``size`` (width, height) to ``path``; the suffix picks container and codec.
 
-    ``crf`` is the quality of H.264 containers, ``gop`` the most frames between key frames. ``interlaced`` frames are
-    coded as two fields, the upper first; ``aspect`` is width over height of a pixel. ``tags`` are written to the
-    container; ``sound`` adds a tone of so many seconds. Raises ``ValueError`` for an unknown suffix and
-    ``RuntimeError`` with the encoder's own words if it fails.
+    ``crf`` is the quality of H.264, ``gop`` the most frames between key frames; ``codec`` ("h264") replaces the
+    container's usual one. ``interlaced`` frames are coded as two fields, the upper first; ``aspect`` is width over
+    height of a pixel. ``tags`` are written to the container; ``sound`` adds a tone of so many seconds. Raises
+    ``ValueError`` for an unknown suffix and ``RuntimeError`` with the encoder's own words if it fails.
     """
     if path.suffix.lower() not in CONTAINERS:
         raise ValueError(f"cannot write {path.name}: no container for {path.suffix!r}, use one of {[*CONTAINERS]}")
-    muxer, codec = CONTAINERS[path.suffix.lower()]
-    quality = ("-crf", str(crf)) if "libx264" in codec else ()
+    muxer, encoder = CONTAINERS[path.suffix.lower()]
+    if codec is not None:
+        encoder = CODECS[codec]
+    quality = ("-crf", str(crf)) if "libx264" in encoder else ()
     notes = [part for tag in (tags or {}).items() for part in ("-metadata", "=".join(tag))]
     fields = "+bitexact+ildct+ilme" if interlaced else "+bitexact"
     with atomic_path(path) as part, tempfile.TemporaryFile() as errors:
         command = [
             imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-nostdin", "-y",
             "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size[0]}x{size[1]}", "-r", str(rate), "-i", "pipe:0",
-            *_sound(sound, muxer), "-map_metadata", "-1", *notes, *_filters(interlaced, aspect), *codec,
+            *_sound(sound, muxer), "-map_metadata", "-1", *notes, *_filters(interlaced, aspect), *encoder,
             *quality, "-g", str(gop), "-pix_fmt", "yuv420p", "-sws_flags", "bitexact+accurate_rnd",
             "-fflags", "+bitexact", "-flags:v", fields, "-f", muxer, str(part),
         ]  # fmt: skip

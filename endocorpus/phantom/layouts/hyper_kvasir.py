@@ -51,14 +51,14 @@ _POLYPS = "lower-gi-tract/pathological-findings/polyps"
 _LIFTED = "lower-gi-tract/therapeutic-interventions/dyed-lifted-polyps"
 _LANDMARKS = "upper-gi-tract/anatomical-landmarks"
 _CECUM = "lower-gi-tract/anatomical-landmarks/cecum"
-_FOUND, _LANDMARK = "Pathological findings", "Anatomical landmarks"
+_FOUND, _LANDMARK, _DONE = "Pathological findings", "Anatomical landmarks", "Therapeutic interventions"
 _TAIL = "0000-4000-8000-0000000000"
 
 VIDEOS = (
     Video(path=f"{_POLYPS}/11305ea5-{_TAIL}01.avi", raw="polyp", labels=("Polyps", _FOUND), lumen=50, recording=5000),
-    Video(path=f"{_LIFTED}/polypp 16.avi", raw="polyp", labels=("Dyed lifted polyps", "Therapeutic interventions"),
+    Video(path=f"{_LIFTED}/polypp 16.avi", raw="polyp", labels=("Dyed lifted polyps", _DONE),
           lumen=50, recording=5001),
-    Video(path=f"{_LIFTED}/polypp16.avi", raw="polyp", labels=("Dyed lifted polyps", "Therapeutic interventions"),
+    Video(path=f"{_LIFTED}/polypp16.avi", raw="polyp", labels=("Dyed lifted polyps", _DONE),
           lumen=51, recording=5002),
     Video(path=f"{_POLYPS}/Polypp14.avi", raw="Polyp", labels=("Polyps", _FOUND), lumen=51, recording=5003),
     Video(path=f"lower-gi-tract/quality-of-mucosal-view/BBPS-2-3/3f2b0001-{_TAIL}02.avi", raw="normal mucosa, BBPS 2",
@@ -75,10 +75,10 @@ VIDEOS = (
           lumen=52, recording=5009, scale=_SQUARE),
     Video(path=f"lower-gi-tract/pathological-findings/ulcerative-colitis/6ea4d1d9-{_TAIL}09.avi", raw="collitis",
           labels=("Ulcerative colitis", _FOUND), lumen=52, recording=5010, scale=(768 / 720, 1.0), rate=20),
-    Video(path=f"{_LIFTED}/f0325856-{_TAIL}10.avi", raw=None, labels=("Dyed lifted polyps", "Therapeutic interventions"),
+    Video(path=f"{_LIFTED}/f0325856-{_TAIL}10.avi", raw=None, labels=("Dyed lifted polyps", _DONE),
           lumen=51, recording=5011, most=34),
     Video(path=f"{_LANDMARKS}/pylorus/b3ae21d4-{_TAIL}11.mpg", raw="None", labels=("Pylorus", _LANDMARK),
-          lumen=51, recording=5012, scale=_SQUARE),
+          lumen=52, recording=5012, scale=_SQUARE),
 )  # fmt: skip
 _SHOWS_POLYP = (_POLYPS, _LIFTED)
 # Still pictures by the stem of the video that they were taken from: folder below labeled-images, and name.
@@ -128,7 +128,10 @@ def _files(request: Request, truths: Truths) -> Files:
     yield "labeled-videos/video-labels.csv", _video_labels(request)
     stills = {stem: still for stem, still in _STILLS.items() if stem in by_stem}
     for stem, (folder, name) in stills.items():
-        yield f"labeled-images/{folder}/{name}.jpg", _still(request, by_stem[stem].traits, still_frame(by_stem[stem].traits))
+        yield (
+            f"labeled-images/{folder}/{name}.jpg",
+            _still(request, by_stem[stem].traits, still_frame(by_stem[stem].traits)),
+        )
     yield "labeled-images/image-labels.csv", _image_labels(stills.values())
     yield from _splits(stills.values())
     yield f"unlabeled-images/images/0a1b0006-{_TAIL}26.jpg", _still(request, by_stem[VIDEOS[0].stem()].traits, 0)
@@ -229,7 +232,9 @@ def _traps(request: Request) -> tuple[Trap, ...]:
         for name, expect in _PLANTED.get(video.stem(), ())
     ]
     table = "hyper-kvasir-video-metadata.csv"
-    found.append(Trap(path=table, name="no-file", expect=f"The row of {_NO_FILE}.avi, which is not there, is reported."))
+    found.append(
+        Trap(path=table, name="no-file", expect=f"The row of {_NO_FILE}.avi, which is not there, is reported.")
+    )
     masks = [name for stem, name in _SEGMENTED.items() if stem in {video.stem() for video in _videos(request)}]
     found += [
         Trap(path=f"segmented-images/masks/{name}.jpg", name="lossy-mask", expect="Cut at 128: JPEG blurs 0 and 255.")
@@ -248,7 +253,12 @@ def _labels(request: Request) -> dict[str, Any]:
             frames[at] = {"labeled-image": f"labeled-images/{folder}/{name}.jpg"}
         if video.stem() in _SEGMENTED:
             frames[at] = {"segmented-image": f"segmented-images/images/{_SEGMENTED[video.stem()]}.jpg"}
-        labels = {"raw": video.raw, "organ": video.organ(), "finding_1": video.labels[0], "classification_1": video.labels[1]}
+        labels = {
+            "raw": video.raw,
+            "organ": video.organ(),
+            "finding_1": video.labels[0],
+            "classification_1": video.labels[1],
+        }
         found[_path(video)] = {"labels": labels, "frames": frames}
     return found
 

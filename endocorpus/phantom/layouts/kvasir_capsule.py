@@ -22,14 +22,17 @@ from endocorpus.phantom.traits import Field, Traits
 from endocorpus.phantom.truth import RecordingTruth
 
 CAPTURE = Fraction(2)
-_ANATOMY = ("Pylorus", "Ileocecal valve", "Ampulla of Vater")
+_NORMAL, _REDUCED, _VALVE, _AMPULLA = (
+    "Normal clean mucosa", "Reduced mucosal view", "Ileocecal valve", "Ampulla of Vater",
+)  # fmt: skip
+_ANATOMY = ("Pylorus", _VALVE, _AMPULLA)
 _PACKED = "Polyp"
 """The class whose pictures are still in their archive."""
 # What the splits call a class; they leave out polyps, hematin and the ampulla.
 _SPLIT_NAMES = {
-    "Normal clean mucosa": "Normal", "Ileocecal valve": "Ileo-cecal valve", "Reduced mucosal view": "Reduced Mucosal View",
-    "Pylorus": "Pylorus", "Angiectasia": "Angiectasia", "Foreign body": "Foreign Bodies", "Erosion": "Erosion",
-    "Ulcer": "Ulcer", "Lymphangiectasia": "Lymphangiectasia", "Erythema": "Erythematous", "Blood - fresh": "Blood",
+    _NORMAL: "Normal", _VALVE: "Ileo-cecal valve", _REDUCED: "Reduced Mucosal View", "Pylorus": "Pylorus",
+    "Angiectasia": "Angiectasia", "Foreign body": "Foreign Bodies", "Erosion": "Erosion", "Ulcer": "Ulcer",
+    "Lymphangiectasia": "Lymphangiectasia", "Erythema": "Erythematous", "Blood - fresh": "Blood",
 }  # fmt: skip
 
 
@@ -50,14 +53,14 @@ class Video:
 
 
 _VIDEOS = (
-    Video(name="bca26705313a4644", lumen=60, finding="Polyp", segments=("Pylorus", "Normal clean mucosa"), splits=(0, 1)),
+    Video(name="bca26705313a4644", lumen=60, finding="Polyp", segments=("Pylorus", _NORMAL), splits=(0, 1)),
     Video(name="04a78ef00c5245e0", lumen=60),
-    Video(name="7ad22d50ebaf4596", lumen=61, finding="Blood - fresh", segments=("Ileocecal valve", "Reduced mucosal view"),
+    Video(name="7ad22d50ebaf4596", lumen=61, finding="Blood - fresh", segments=(_VALVE, _REDUCED),
           splits=(0,), rate=Fraction(30000, 1001)),
-    Video(name="8885668afb844852", lumen=61, finding="Angiectasia", segments=("Ampulla of Vater", "Normal clean mucosa"),
+    Video(name="8885668afb844852", lumen=61, finding="Angiectasia", segments=(_AMPULLA, _NORMAL),
           splits=(1,)),
     Video(name="0e1f4aab2f1c6e77", lumen=61, rate=Fraction(30000, 1001)),
-    Video(name="64440803f87b4843", lumen=61, finding="Erosion", segments=("Pylorus", "Reduced mucosal view"), splits=(1,)),
+    Video(name="64440803f87b4843", lumen=61, finding="Erosion", segments=("Pylorus", _REDUCED), splits=(1,)),
 )  # fmt: skip
 
 
@@ -201,28 +204,29 @@ def _splits(labelled: list[tuple[Video, RecordingTruth]]) -> Files:
         yield f"official_splits/split_{side}.csv", ("\n".join(["filename,label", *rows]) + "\n").encode()
 
 
+_TABLE_TRAPS = (
+    ("metadata.csv", "two-rows-per-frame", "A frame in a segment and in a finding has two rows; both hold."),
+    ("metadata.csv", "four-corners", "Semicolons, and four corners x;y: not x, y, width, height."),
+    ("metadata.csv", "short-rows", "Rows of segments have twelve fields under a heading of thirteen."),
+    ("metadata.json", "interpolated", "Boxes that a machine filled in are marked as such."),
+    ("official_splits/split_1.csv", "duplicate-name", "A picture that is named twice counts once."),
+    ("official_splits/split_0.csv", "other-names", "The splits call classes otherwise than folders and tables do."),
+)
+
+
 def _traps(request: Request) -> tuple[Trap, ...]:
-    found = []
+    archive = f"labelled_images/{_PACKED.lower()}.tar.gz"
+    found = [(archive, "archive", "Its pictures are read from it, or it is named as unread.")]
     for at, video in _chosen(request):
         path, traits = video.path(), _traits(request, at)
-        found.append((path, "capture-rate", "Two pictures a second: frame n was taken after n/2 seconds, whatever it plays at."))
+        found.append((path, "capture-rate", "Frame n was taken after n/2 seconds, whatever the file plays at."))
         if traits.outside:
             found.append((path, "room", "The first frames show the room, before the capsule is swallowed."))
         if traits.frozen:
             found.append((path, "capsule-at-rest", "Equal frames in a row are kept: the capsule lies still."))
         if len(video.splits) > 1:
             found.append((path, "video-in-both-splits", "Both official splits hold its pictures: they leak."))
-        if video.finding == _PACKED:
-            found.append((f"labelled_images/{_PACKED.lower()}.tar.gz", "archive", "Its pictures are read from it or named as unread."))
-    found += [
-        ("metadata.csv", "two-rows-per-frame", "A frame in a segment and in a finding has two rows; both hold."),
-        ("metadata.csv", "short-rows", "Rows of segments have twelve fields under a heading of thirteen."),
-        ("metadata.csv", "four-corners", "Semicolons, and four corners x;y: not x, y, width, height."),
-        ("metadata.json", "interpolated", "Boxes that a machine filled in are marked as such."),
-        ("official_splits/split_1.csv", "duplicate-name", "A picture that is named twice counts once."),
-        ("official_splits/split_0.csv", "other-names", "The splits call classes otherwise than folders and tables do."),
-    ]
-    return tuple(Trap(path=path, name=name, expect=expect) for path, name, expect in found)
+    return tuple(Trap(path=path, name=name, expect=expect) for path, name, expect in (*found, *_TABLE_TRAPS))
 
 
 def _labels(request: Request) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from endocorpus.corpus.files import atomic_path
+from endocorpus.corpus.files import PARTIAL, atomic_path
 from endocorpus.phantom.scene import Box, FrameTruth
 from endocorpus.phantom.traits import Field, Overlay, Polyp, Traits
 
@@ -105,12 +106,29 @@ def truth_root(tree: Path) -> Path:
     return tree.with_name(f"{tree.name}.truth")
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its name when the block ends well: no killed run leaves half a file.
+
+    Unlike ``atomic_path`` it does not wait for the disk. A tree has thousands of small files, and after a power cut
+    it is rendered again.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}{PARTIAL}")
+    try:
+        yield part
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
 def write_masks(root: Path, recording: str, truth: RecordingTruth) -> None:
     """Write the masks of one recording to ``masks/<recording>.npz``, one entry per frame that shows a polyp."""
     buffer = io.BytesIO()
     # savez stamps every entry with the same fixed date, so the bytes depend on the masks alone.
     np.savez_compressed(buffer, allow_pickle=False, **{f"{frame:06d}": bits for frame, bits in truth.packed.items()})
-    with atomic_path(root / "masks" / f"{recording}.npz") as part:
+    with whole_file(root / "masks" / f"{recording}.npz") as part:
         part.write_bytes(buffer.getvalue())
 
 
@@ -144,7 +162,8 @@ def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:
 def traits_to_json(traits: Traits) -> dict[str, Any]:
     """Traits as plain JSON values; the corners of an octagonal field are added for readers of the file."""
     plain = asdict(traits)
-    plain["rate"] = str(traits.rate)
+    plain |= {"rate": str(traits.rate), "aspect": str(traits.aspect)}
+    plain["capture"] = None if traits.capture is None else str(traits.capture)
     plain["field"]["polygon"] = traits.field.polygon()
     return plain
 
@@ -164,11 +183,15 @@ def traits_from_json(plain: Mapping[str, Any]) -> Traits:
         **{
             **plain,
             "rate": Fraction(plain["rate"]),
+            "aspect": Fraction(plain["aspect"]),
+            "capture": None if plain["capture"] is None else Fraction(plain["capture"]),
+            "inset": None if plain["inset"] is None else tuple(plain["inset"]),
             "field": Field(**{**field, "centre": tuple(field["centre"])}),
             "polyps": tuple(Polyp(**row) for row in plain["polyps"]),
             "overlays": tuple(Overlay(**row) for row in overlays),
             "outside": pairs(plain["outside"]),
             "frozen": pairs(plain["frozen"]),
+            "black": pairs(plain["black"]),
         }
     )
 

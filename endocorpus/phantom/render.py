@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from endocorpus.corpus.files import PARTIAL, atomic_path
+from endocorpus.corpus.files import PARTIAL
 from endocorpus.phantom.dicom import write_dicom
 from endocorpus.phantom.layouts import LAYOUTS, Item, Layout, Request
 from endocorpus.phantom.plan import RATE, SIZE
@@ -27,6 +27,7 @@ from endocorpus.phantom.truth import (
     RecordingTruth,
     traits_to_json,
     truth_root,
+    whole_file,
     write_boxes,
     write_json,
     write_masks,
@@ -82,7 +83,7 @@ def render_frames(
         kind = PICTURES.get(path.suffix.lower())
         if kind is None:
             raise ValueError(f"cannot write {path.name}: a frame is a {', a '.join(sorted(PICTURES))}")
-        with atomic_path(path) as part:
+        with whole_file(path) as part:
             Image.fromarray(picture).save(part, format=kind, quality=quality)
     return notes.done()
 
@@ -142,7 +143,7 @@ def render_source(
     files = dict(layout.files(request, truths))
     write_json(root / PLAN, {**plan, "files": sorted({*known, *files})})  # again before a file is written
     for name, data in files.items():
-        with atomic_path(out / name) as part:
+        with whole_file(out / name) as part:
             part.write_bytes(data)
     write_json(root / LABELS, layout.labels(request))
     write_json(root / TRAPS, [asdict(trap) for trap in layout.traps(request)])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from endocorpus.corpus.files import atomic_path
+from endocorpus.corpus.files import PARTIAL, atomic_path
 from endocorpus.phantom.scene import Box, FrameTruth
 from endocorpus.phantom.traits import Field, Overlay, Polyp, Traits
 
@@ -105,12 +106,29 @@ def truth_root(tree: Path) -> Path:
     return tree.with_name(f"{tree.name}.truth")
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its name when the block ends well: no killed run leaves half a file.
+
+    Unlike ``atomic_path`` it does not wait for the disk. A tree has thousands of small files, and after a power cut
+    it is rendered again.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}{PARTIAL}")
+    try:
+        yield part
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
 def write_masks(root: Path, recording: str, truth: RecordingTruth) -> None:
     """Write the masks of one recording to ``masks/<recording>.npz``, one entry per frame that shows a polyp."""
     buffer = io.BytesIO()
     # savez stamps every entry with the same fixed date, so the bytes depend on the masks alone.
     np.savez_compressed(buffer, allow_pickle=False, **{f"{frame:06d}": bits for frame, bits in truth.packed.items()})
-    with atomic_path(root / "masks" / f"{recording}.npz") as part:
+    with whole_file(root / "masks" / f"{recording}.npz") as part:
         part.write_bytes(buffer.getvalue())
 
 

@@ -33,7 +33,6 @@ CONTAINERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ".webm": ("webm", ("-c:v", "libvpx", "-b:v", "2M", "-deadline", "realtime", "-cpu-used", "5", "-threads", "1")),
 }
 
-
 _FIELDS = "scale=interl=1:flags=bitexact+accurate_rnd,format=yuv420p,setfield=tff"  # chroma within each field
 
 
@@ -51,9 +50,8 @@ def encode(
     """
     if path.suffix.lower() not in CONTAINERS:
         raise ValueError(f"cannot write {path.name}: no container for {path.suffix!r}, use one of {[*CONTAINERS]}")
-    muxer, encoder = CONTAINERS[path.suffix.lower()]
-    if codec is not None:
-        encoder = CODECS[codec]
+    muxer, usual = CONTAINERS[path.suffix.lower()]
+    encoder = usual if codec is None else CODECS[codec]
     quality = ("-crf", str(crf)) if "libx264" in encoder else ()
     notes = [part for tag in (tags or {}).items() for part in ("-metadata", "=".join(tag))]
     fields = "+bitexact+ildct+ilme" if interlaced else "+bitexact"

@@ -20,6 +20,7 @@ AVI_RATE = Fraction(12437, 500)
 LAST_TRAIN = 100
 LENGTHS = {1: 53, 2: 50, 10: 31, 101: 40, 145: 45}
 """The most frames of each labelled video."""
+UNLABELLED = ("1_7", "1_10", "0_12")
 
 # Labelled videos by number, unlabelled ones by name. "1_" holds polyps somewhere, "0_" none.
 _ORDER: tuple[int | str, ...] = (1, 10, 2, 101, "1_7", "1_10", "0_12", 145)
@@ -30,7 +31,7 @@ def labelled(request: Request, number: int) -> Traits:
     three polyps at once; the others show one."""
     frames = request.frames(RATE, LENGTHS[number])
     traits = plan_recording(
-        request.seed, lumen=20 + sorted(LENGTHS).index(number), recording=2000 + number, size=request.size,
+        request.seed, lumen=1000 + sorted(LENGTHS).index(number), recording=2000 + number, size=request.size,
         frames=frames, frame_counter=request.frame_counter, overlays=False, outside=False, frozen=False,
     )  # fmt: skip
     first = traits.polyps[0]
@@ -47,7 +48,7 @@ def labelled(request: Request, number: int) -> Traits:
 def unlabelled(request: Request, name: str) -> Traits:
     """One unlabelled video, "1_" with a polyp and "0_" without."""
     traits = plan_recording(
-        request.seed, lumen=25, recording=2200 + sum(name.encode()), size=request.scaled(768 / 560, 576 / 480),
+        request.seed, lumen=1020 + UNLABELLED.index(name), recording=2200 + UNLABELLED.index(name), size=request.scaled(768 / 560, 576 / 480),
         rate=AVI_RATE, frames=request.frames(AVI_RATE), frame_counter=request.frame_counter,
     )  # fmt: skip
     return traits if name.startswith("1_") else replace(traits, polyps=())
@@ -90,8 +91,8 @@ def _traps(request: Request) -> tuple[Trap, ...]:
         1: (("zero-annotation", "A file that says 0 is a frame seen to hold no polyp, not a frame without label."),),
         10: (("lexical-order", "Folders are numbers: 10 comes after 2."),),
         2: (("several-boxes", "Every line after the first is a box of its own."),),
-        101: (("same-as polypdiag videos/101.mp4", "One leak group with the PolypDiag video of this number."),),
-        145: (("same-as polypdiag videos/145.mp4", "One leak group with the PolypDiag video of this number."),),
+        101: (("same-as", "One leak group with polypdiag videos/101.mp4."),),
+        145: (("same-as", "One leak group with polypdiag videos/145.mp4."),),
         "1_7": (
             ("space-in-path", "The folder name holds spaces."),
             ("h264-in-avi", "AVI stores no presentation times, and H.264 with B-frames comes out of order."),

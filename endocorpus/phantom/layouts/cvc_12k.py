@@ -72,6 +72,16 @@ def _sequence(request: Request, number: int) -> Traits:
     return replace(traits, polyps=(polyp, beside) if number == _TWO_PARTS else (polyp,))
 
 
+def _colon(request: Request) -> Traits:
+    """The pictures of ColonDB, of another size."""
+    frames = request.frames(RATE, _COLON_PICTURES)
+    return plan_recording(
+        request.seed, lumen=1270, recording=watching(request.seed, 1270, 4400, frames=frames, rate=RATE),
+        size=request.scaled(1.1), overlays=False, outside=False, frozen=False, frames=frames,
+        frame_counter=request.frame_counter,
+    )  # fmt: skip
+
+
 def _clinic_name(first: int, index: int) -> str:
     return f"{CLINIC}/{first + index}.tif"
 
@@ -87,23 +97,12 @@ def _colon_name(index: int) -> str:
 def _item(request: Request, part: _Part) -> Item:
     if part.folder == CLINIC:
         first, last = SEQUENCES[part.number]
-        return Item(
-            path=f"{CLINIC}/{first}-{last}",
-            traits=_sequence(request, part.number),
-            frame_name=partial(_clinic_name, first),
-        )
-    name: Callable[[int], str] = partial(_video_name, part)
-    path, traits = (
-        f"{part.folder}/{part.number}",
-        video(request, part.number, _TRAIN_LUMENS if part.folder == TRAIN else _TEST_LUMENS),
-    )
+        name: Callable[[int], str] = partial(_clinic_name, first)
+        return Item(path=f"{CLINIC}/{first}-{last}", traits=_sequence(request, part.number), frame_name=name)
     if part.folder == COLON:
-        name, path = _colon_name, COLON
-        traits = plan_recording(
-            request.seed, lumen=1270, recording=4400, size=request.scaled(1.1), overlays=False, outside=False,
-            frozen=False, frames=request.frames(RATE, _COLON_PICTURES), frame_counter=request.frame_counter,
-        )  # fmt: skip
-    return Item(path=path, traits=traits, frame_name=name)
+        return Item(path=COLON, traits=_colon(request), frame_name=_colon_name)
+    traits = video(request, part.number, _TRAIN_LUMENS if part.folder == TRAIN else _TEST_LUMENS)
+    return Item(path=f"{part.folder}/{part.number}", traits=traits, frame_name=partial(_video_name, part))
 
 
 def _items(request: Request) -> tuple[Item, ...]:

@@ -47,8 +47,9 @@ def labelled(request: Request, number: int) -> Traits:
 
 def unlabelled(request: Request, name: str) -> Traits:
     """One unlabelled video, "1_" with a polyp and "0_" without."""
+    at = UNLABELLED.index(name)
     traits = plan_recording(
-        request.seed, lumen=1020 + UNLABELLED.index(name), recording=2200 + UNLABELLED.index(name), size=request.scaled(768 / 560, 576 / 480),
+        request.seed, lumen=1020 + at, recording=2200 + at, size=request.scaled(768 / 560, 576 / 480),
         rate=AVI_RATE, frames=request.frames(AVI_RATE), frame_counter=request.frame_counter,
     )  # fmt: skip
     return traits if name.startswith("1_") else replace(traits, polyps=())

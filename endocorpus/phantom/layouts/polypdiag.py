@@ -105,5 +105,6 @@ def _labels(request: Request) -> dict[str, Any]:
 
 
 LAYOUT = Layout(
-    recordings=len(_VIDEOS), default=len(_VIDEOS), seconds=2.0, items=_items, files=_files, traps=_traps, labels=_labels,
+    recordings=len(_VIDEOS), default=len(_VIDEOS), seconds=2.0, items=_items, files=_files, traps=_traps,
+    labels=_labels,
 )  # fmt: skip

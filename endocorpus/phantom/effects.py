@@ -11,7 +11,7 @@ from endocorpus.phantom.lumen import Lumen
 from endocorpus.phantom.traits import Traits
 
 EVERY = 10
-"""Frames between two readings of the exposure meter."""
+"""Frames between two readings of the exposure meter; with a camera slower than this per second, every frame is read."""
 
 
 def meter(lumen: Lumen, path: Path, traits: Traits, rays: Rays) -> Floats:
@@ -20,10 +20,11 @@ def meter(lumen: Lumen, path: Path, traits: Traits, rays: Rays) -> Floats:
     few = slice(None, None, 97)
     thin = Rays(pixels=rays.pixels[few], x=rays.x[few], y=rays.y[few], z=rays.z[few], rim=rays.rim[few])
     coarse = np.ascontiguousarray(lumen.bare[::8, ::8])
-    marks = range(0, traits.frames + EVERY, EVERY)
+    every = EVERY if (traits.capture or traits.rate) >= EVERY else 1
+    marks = range(0, traits.frames + every, every)
     readings = []
     for mark in marks:
-        hits = cast(coarse, path.at(float(mark / traits.rate)), thin, steps=64)
+        hits = cast(coarse, path.at(float(traits.seconds(mark))), thin, steps=64)
         power = (1 - np.float32(0.45) * thin.rim**4) / (hits.outwards**2 + hits.ahead**2 + np.float32(0.18))
         readings.append(float(np.quantile(power, 0.72)))
     gains = (1.05 / np.array(readings)) ** 0.85

@@ -31,12 +31,15 @@ def overlay_text(overlay: Overlay, traits: Traits, frame: int) -> str:
     if overlay.kind != "clock":
         return overlay.text
     hours, minutes, seconds = (int(part) for part in overlay.text.split(":"))
-    now = hours * 3600 + minutes * 60 + seconds + int(frame / traits.rate)
+    now = hours * 3600 + minutes * 60 + seconds + int(traits.seconds(frame))
     return f"{now // 3600 % 24:02d}:{now // 60 % 60:02d}:{now % 60:02d}"
 
 
 def burn_in(frame: Frame, index: int, traits: Traits) -> None:
-    """Draw every overlay of frame ``index``, then the counter, in place. Shape (height, width, 3)."""
+    """Draw the inset, every overlay of frame ``index``, then the counter, in place. Shape (height, width, 3)."""
+    if traits.inset is not None:
+        x0, y0, x1, y1 = traits.inset
+        draw_scope(frame[y0:y1, x0:x1], float(traits.seconds(index)))
     for overlay in traits.overlays:
         if overlay.span[0] <= index < overlay.span[1]:
             x0, y0, x1, y1 = overlay.box
@@ -46,6 +49,19 @@ def burn_in(frame: Frame, index: int, traits: Traits) -> None:
             box[...] = (box + (colour - box) * ink[..., None] + np.float32(0.5)).astype(np.uint8)
     if traits.frame_counter:
         draw_frame_counter(frame, index)
+
+
+def draw_scope(box: Frame, seconds: float) -> None:
+    """Draw the course of the scope as a position finder shows it, light green on dark green, in place."""
+    height, width = box.shape[:2]
+    box[...] = (10, 66, 28)
+    along = np.linspace(0, 1, 4 * (height + width))
+    turn = 2 * np.pi * (1.4 * along + 0.05 * seconds)
+    x = width * (0.5 + 0.32 * along * np.cos(turn) + 0.05 * np.sin(seconds))
+    y = height * (0.92 - 0.75 * along + 0.16 * along * np.sin(turn))
+    cols, rows = (np.clip(at.astype(np.intp), 1, side - 2) for at, side in ((x, width), (y, height)))
+    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        box[rows + down, cols + right] = (120, 240, 130)
 
 
 @lru_cache(maxsize=16)

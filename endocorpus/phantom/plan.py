@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from endocorpus.phantom.camera import covers
+from endocorpus.phantom.camera import Path, covers
 from endocorpus.phantom.draws import generator
 from endocorpus.phantom.lumen import lesion_site
 from endocorpus.phantom.overlay import text_size
@@ -49,6 +49,21 @@ def plan_recording(
         start = int(frames * rng.uniform(0.45, 0.55))
         traits = replace(traits, frozen=((start, start + max(4, int(frames * rng.uniform(0.06, 0.12)))),))
     return replace(traits, overlays=_plan_overlays(seed, rng, traits)) if has_text else traits
+
+
+def watching(seed: int, lumen: int, recording: int, *, frames: int, rate: Fraction) -> int:
+    """The recording, of 16 counted from ``recording`` in steps of 100, whose camera keeps the lesion site in view.
+
+    The site lies aside of the path; it is well seen from 0.55 to 2.2 lumen radii before it.
+    """
+    angle, depth = lesion_site(seed, lumen)
+    times = [float(frame / rate) for frame in range(0, frames, 5)]
+
+    def seen(candidate: int) -> int:
+        path = Path(seed, candidate, angle)
+        return sum(0.55 < depth - path.at(seconds).depth < 2.2 for seconds in times)
+
+    return max(range(recording, recording + 1600, 100), key=seen)
 
 
 def plan_field(seed: int, lumen: int, size: tuple[int, int]) -> Field:

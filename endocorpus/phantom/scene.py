@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
@@ -19,6 +20,8 @@ from endocorpus.phantom.shade import develop, light_up, look_up, mip_levels
 from endocorpus.phantom.traits import Light, Polyp, Traits
 
 STEPS = 256
+PLACES = 4
+"""Places that are kept in memory, 40 MB each: a source's recordings and its still pictures take turns over them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +49,12 @@ class FrameTruth:
     boxes: tuple[Box, ...]
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=PLACES)
 def _lumen(seed: int, lumen: int, polyps: tuple[Polyp, ...]) -> Lumen:
     return make_lumen(seed, lumen, polyps)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=PLACES)
 def _mucosa(seed: int, lumen: int, light: Light, polyps: tuple[Polyp, ...]) -> Mucosa:
     return make_mucosa(seed, lumen, light, _lumen(seed, lumen, polyps), polyps)
 
@@ -74,10 +77,14 @@ class Scene:
         """Frame ``index``: RGB of shape (height, width, 3), and its truth."""
         traits, shown = self._traits, self._traits.shown(index)
         labels = np.zeros((traits.height, traits.width), np.uint8)
-        if traits.is_outside(shown) and self._room is not None:
-            picture = look_at_room(self._room, self._path, float(shown / traits.rate))
-        else:
-            picture = self._tissue(shown, labels)
+        if traits.is_black(index):
+            black = np.zeros((traits.height, traits.width, 3), np.uint8)
+            return black, FrameTruth(frame=index, outside=True, labels=labels, boxes=())
+        picture = self._look(shown, Fraction(0), labels)
+        if traits.interlaced:
+            later = np.zeros_like(labels)
+            picture[1::2] = self._look(shown, Fraction(1, 2), later)[1::2]
+            labels[1::2] = later[1::2]
         add_noise(picture, generator(self._seed, "noise", traits.recording, shown))
         picture *= self._coverage
         frame = np.clip(picture, 0, 255).astype(np.uint8)
@@ -85,9 +92,16 @@ class Scene:
         boxes = find_boxes(labels, len(traits.polyps))
         return frame, FrameTruth(frame=index, outside=traits.is_outside(shown), labels=labels, boxes=boxes)
 
-    def _tissue(self, index: int, labels: npt.NDArray[np.uint8]) -> Floats:
-        """The wall seen on frame ``index`` in display values; fills ``labels``."""
-        pose, pixels = self._path.at(float(index / self._traits.rate)), self._rays.pixels
+    def _look(self, frame: int, part: Fraction, labels: npt.NDArray[np.uint8]) -> Floats:
+        """What the camera sees ``part`` of a frame after ``frame``, in display values; fills ``labels``."""
+        seconds = float(self._traits.seconds(frame + part))
+        if self._room is not None and self._traits.is_outside(frame):
+            return look_at_room(self._room, self._path, seconds)
+        return self._tissue(frame, seconds, labels)
+
+    def _tissue(self, index: int, seconds: float, labels: npt.NDArray[np.uint8]) -> Floats:
+        """The wall seen after ``seconds`` in display values, exposed as frame ``index`` is; fills ``labels``."""
+        pose, pixels = self._path.at(seconds), self._rays.pixels
         hits = cast(self._lumen.wall, pose, self._rays, STEPS)
         paint, slopes = look_up(self._mucosa, hits, self._levels)
         labels.ravel()[pixels] = paint[:, 3]

@@ -90,10 +90,16 @@ class Traits:
     """One recording. ``lumen`` and ``recording`` are positions for the random draws under a seed.
 
     Recordings with the same seed, ``lumen`` and ``polyps`` show the same place; ``recording`` changes the camera
-    path and the noise only. ``rate`` is frames per second. ``outside`` and ``frozen`` hold half-open frame spans:
-    out of the body, and a picture that stands still (the frame before the span, repeated).
+    path and the noise only. ``rate`` is frames per second of the file; ``capture`` is that of the camera, where the
+    file plays faster or slower than it was taken. ``outside``, ``frozen`` and ``black`` hold half-open frame spans:
+    out of the body, a picture that stands still (the frame before the span, repeated), and out of the body but
+    blacked out by the provider, every pixel (0, 0, 0).
 
-    Raises ``ValueError`` for odd or tiny sizes, no frames, or spans outside the recording.
+    An ``interlaced`` frame holds two pictures, half a frame apart in time: the first in its even rows, the second
+    in its odd ones. ``aspect`` is width over height of a pixel on the screen, as a note in the file: the phantom
+    does not squeeze its pictures. ``inset``, ``(xmin, ymin, xmax, ymax)``, holds a green picture of the scope's loops.
+
+    Raises ``ValueError`` for odd or tiny sizes, no frames, spans outside the recording, an inset outside the frame.
     """
 
     light: Light
@@ -108,22 +114,39 @@ class Traits:
     overlays: tuple[Overlay, ...] = ()
     outside: tuple[Span, ...] = ()
     frozen: tuple[Span, ...] = ()
+    black: tuple[Span, ...] = ()
     frame_counter: bool = False
+    capture: Fraction | None = None
+    interlaced: bool = False
+    aspect: Fraction = Fraction(1)
+    inset: tuple[int, int, int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.width % 2 or self.height % 2 or min(self.width, self.height) < 64:
             raise ValueError(f"a phantom frame has even sides of at least 64 pixels, not {self.width}x{self.height}")
         if self.frames < 1 or self.rate <= 0:
             raise ValueError(f"a recording needs frames and a rate: {self.frames} frames at {self.rate}")
-        for start, stop in (*self.outside, *self.frozen, *(overlay.span for overlay in self.overlays)):
+        for start, stop in (*self.outside, *self.frozen, *self.black, *(overlay.span for overlay in self.overlays)):
             if not 0 <= start < stop <= self.frames:
                 raise ValueError(f"frames {start}..{stop} do not lie in a recording of {self.frames} frames")
+        if self.inset is not None:
+            x0, y0, x1, y1 = self.inset
+            if not (0 <= x0 < x1 <= self.width and 0 <= y0 < y1 <= self.height):
+                raise ValueError(f"an inset at {self.inset} does not lie in a frame of {self.width}x{self.height}")
         if len(self.polyps) > 254:
             raise ValueError(f"at most 254 polyps fit a label map, not {len(self.polyps)}")
 
     def is_outside(self, frame: int) -> bool:
         """Whether the camera is out of the body on ``frame``."""
-        return any(start <= frame < stop for start, stop in self.outside)
+        return _in_any(self.outside, frame) or self.is_black(frame)
+
+    def is_black(self, frame: int) -> bool:
+        """Whether ``frame`` was blacked out."""
+        return _in_any(self.black, frame)
+
+    def seconds(self, frame: int | Fraction) -> Fraction:
+        """When the camera took ``frame``."""
+        return frame / (self.capture or self.rate)
 
     def shown(self, frame: int) -> int:
         """The frame whose picture is seen on ``frame``: itself, unless the picture stands still."""
@@ -131,3 +154,7 @@ class Traits:
             if start <= frame < stop:
                 return max(start - 1, 0)
         return frame
+
+
+def _in_any(spans: tuple[Span, ...], frame: int) -> bool:
+    return any(start <= frame < stop for start, stop in spans)

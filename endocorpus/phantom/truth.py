@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,11 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from endocorpus.corpus.files import atomic_path
+from endocorpus.corpus.files import PARTIAL, atomic_path
 from endocorpus.phantom.scene import Box, FrameTruth
 from endocorpus.phantom.traits import Field, Overlay, Polyp, Traits
 
-PLAN, BOXES = "plan.json", "boxes.parquet"
+PLAN, BOXES, LABELS, TRAPS = "plan.json", "boxes.parquet", "labels.json", "traps.json"
 BOX_SCHEMA = pa.schema(
     [("recording", pa.string())]
     + [(name, pa.int32()) for name in ("frame", "polyp", "xmin", "ymin", "xmax", "ymax", "area")]
@@ -50,12 +51,32 @@ class RecordingTruth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trap:
+    """Something planted in a tree that a naive reader gets wrong.
+
+    ``path`` is the file or the recording it concerns, ``name`` its kind, such as "lexical-order", and ``expect``
+    says in a sentence what a right reader does.
+    """
+
+    path: str
+    name: str
+    expect: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TreeTruth:
-    """The truth about a rendered tree. ``recordings`` is keyed by path in the tree, with forward slashes."""
+    """The truth about a rendered tree. ``recordings`` is keyed by path in the tree, with forward slashes.
+
+    ``pictures`` lists the files of the recordings that are not videos, in the order of their frames. ``labels`` is
+    what the tree's label files say: ``{recording: {"labels": {...}, "frames": {...}}}``.
+    """
 
     source: str
     seed: int
     recordings: Mapping[str, RecordingTruth]
+    pictures: Mapping[str, tuple[str, ...]]
+    labels: Mapping[str, Any]
+    traps: tuple[Trap, ...]
 
 
 class Notes:
@@ -85,12 +106,29 @@ def truth_root(tree: Path) -> Path:
     return tree.with_name(f"{tree.name}.truth")
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its name when the block ends well: no killed run leaves half a file.
+
+    Unlike ``atomic_path`` it does not wait for the disk. A tree has thousands of small files, and after a power cut
+    it is rendered again.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}{PARTIAL}")
+    try:
+        yield part
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
 def write_masks(root: Path, recording: str, truth: RecordingTruth) -> None:
     """Write the masks of one recording to ``masks/<recording>.npz``, one entry per frame that shows a polyp."""
     buffer = io.BytesIO()
     # savez stamps every entry with the same fixed date, so the bytes depend on the masks alone.
     np.savez_compressed(buffer, allow_pickle=False, **{f"{frame:06d}": bits for frame, bits in truth.packed.items()})
-    with atomic_path(root / "masks" / f"{recording}.npz") as part:
+    with whole_file(root / "masks" / f"{recording}.npz") as part:
         part.write_bytes(buffer.getvalue())
 
 
@@ -115,16 +153,17 @@ def rendered_by(tree: Path) -> str | None:
         return None
 
 
-def write_plan(root: Path, plan: Mapping[str, Any]) -> None:
-    """Write the plan of a tree: what was asked for, every file, and the traits of every recording."""
-    with atomic_path(root / PLAN) as part:
-        part.write_text(json.dumps(plan, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:
+    """Write plain values, one a line and in a fixed order, so that trees can be compared with the eye."""
+    with atomic_path(path) as part:
+        part.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def traits_to_json(traits: Traits) -> dict[str, Any]:
     """Traits as plain JSON values; the corners of an octagonal field are added for readers of the file."""
     plain = asdict(traits)
-    plain["rate"] = str(traits.rate)
+    plain |= {"rate": str(traits.rate), "aspect": str(traits.aspect)}
+    plain["capture"] = None if traits.capture is None else str(traits.capture)
     plain["field"]["polygon"] = traits.field.polygon()
     return plain
 
@@ -144,11 +183,15 @@ def traits_from_json(plain: Mapping[str, Any]) -> Traits:
         **{
             **plain,
             "rate": Fraction(plain["rate"]),
+            "aspect": Fraction(plain["aspect"]),
+            "capture": None if plain["capture"] is None else Fraction(plain["capture"]),
+            "inset": None if plain["inset"] is None else tuple(plain["inset"]),
             "field": Field(**{**field, "centre": tuple(field["centre"])}),
             "polyps": tuple(Polyp(**row) for row in plain["polyps"]),
             "overlays": tuple(Overlay(**row) for row in overlays),
             "outside": pairs(plain["outside"]),
             "frozen": pairs(plain["frozen"]),
+            "black": pairs(plain["black"]),
         }
     )
 
@@ -159,14 +202,23 @@ def load_truth(tree: Path) -> TreeTruth:
     plan = json.loads((root / PLAN).read_text(encoding="utf-8"))
     with pq.ParquetFile(root / BOXES) as file:
         rows = file.read(use_threads=False).to_pylist()  # one thread: see corpus/manifest.py
+    by_recording: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_recording.setdefault(row.pop("recording"), []).append(row)
     recordings = {}
     for name, plain in plan["recordings"].items():
         traits = traits_from_json(plain)
         boxes: list[list[Box]] = [[] for _ in range(traits.frames)]
-        for row in rows:
-            if row["recording"] == name:
-                boxes[row["frame"]].append(Box(**{k: v for k, v in row.items() if k not in ("recording", "frame")}))
+        for row in by_recording.get(name, []):
+            boxes[row.pop("frame")].append(Box(**row))
         with np.load(root / "masks" / f"{name}.npz") as archive:
             packed = {int(key): archive[key] for key in archive.files}
         recordings[name] = RecordingTruth(traits=traits, boxes=tuple(tuple(b) for b in boxes), packed=packed)
-    return TreeTruth(source=plan["source"], seed=plan["seed"], recordings=recordings)
+    return TreeTruth(
+        source=plan["source"],
+        seed=plan["seed"],
+        recordings=recordings,
+        pictures={name: tuple(paths) for name, paths in plan["pictures"].items()},
+        labels=json.loads((root / LABELS).read_text(encoding="utf-8")),
+        traps=tuple(Trap(**row) for row in json.loads((root / TRAPS).read_text(encoding="utf-8"))),
+    )

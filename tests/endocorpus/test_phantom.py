@@ -115,7 +115,7 @@ def test_a_killed_run_leaves_no_half_file_and_can_be_repeated(tmp_path: Path) ->
     request = {"seed": 1, "recordings": 2, "seconds": 0.2, "size": (96, 80)}
     with pytest.raises(KeyboardInterrupt):
         render_source("colonoscopic", tmp_path / "c", on_frame=stop, **request)  # type: ignore[arg-type]
-    assert sorted(path.name for path in (tmp_path / "c").rglob("*.*")) == ["WL.mp4", "cam.xml", "data.txt"]
+    assert sorted(path.name for path in (tmp_path / "c").rglob("*.*")) == ["WL.mp4"]
     with pytest.raises(FileNotFoundError):
         load_truth(tmp_path / "c")
     (tmp_path / "c" / "Adenoma/adenoma_01/videos/.NBI.mp4.partial").write_bytes(b"what a power cut leaves")
@@ -145,7 +145,13 @@ def test_tree_is_the_layout_of_the_source_and_nothing_else(tree: PhantomTree) ->
 def test_truth_lies_beside_the_tree(tree: PhantomTree) -> None:
     assert tree.truth == tree.root.parent / "colonoscopic.truth"
     assert not tree.truth.is_relative_to(tree.root)
-    expected = {"plan.json", "boxes.parquet", *(f"masks/{path}.npz" for path in tree.recordings)}
+    expected = {
+        "plan.json",
+        "boxes.parquet",
+        "labels.json",
+        "traps.json",
+        *(f"masks/{path}.npz" for path in tree.recordings),
+    }
     assert set(digests(tree.truth)) == expected
 
 
@@ -219,7 +225,7 @@ def test_refuses_what_it_did_not_render(tmp_path: Path) -> None:
 
 
 def test_refuses_requests_that_make_no_sense(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is one for: colonoscopic"):
+    with pytest.raises(ValueError, match="there is one for: colonoscopic, "):
         render_source("colonoscopy", tmp_path / "x", seed=1)
     with pytest.raises(ValueError, match="1 to 152"):
         plan_source("colonoscopic", seed=1, recordings=153)
@@ -413,5 +419,5 @@ def test_numbered_frames(tmp_path: Path) -> None:
     assert len(truth.boxes) == 3
     render_frames(tmp_path / "jpg", traits, SEED)
     assert sorted(path.name for path in (tmp_path / "jpg").iterdir()) == ["000000.jpg", "000001.jpg", "000002.jpg"]
-    with pytest.raises(ValueError, match=r"a \.jpg or a \.png"):
+    with pytest.raises(ValueError, match=r"a \.bmp, a \.jpeg, a \.jpg, a \.png, a \.tif"):
         render_frames(tmp_path / "gif", traits, SEED, name=lambda index: f"{index}.gif")

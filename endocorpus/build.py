@@ -7,43 +7,58 @@ sums are checked before the corpus is committed. A killed build is continued by 
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from endocorpus import __version__
 from endocorpus.config import BuildConfig
 from endocorpus.corpus.files import PARTIAL, atomic_file, digest_bytes, digest_file
-from endocorpus.corpus.manifest import DESCRIPTOR, REPORT, SHARDS, Corpus, open_corpus, table_bytes, write_descriptor
+from endocorpus.corpus.manifest import (
+    DESCRIPTOR,
+    REPORT,
+    SHARDS,
+    Corpus,
+    open_corpus,
+    parquet_bytes,
+    table_bytes,
+    write_descriptor,
+)
 from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
-from endocorpus.corpus.shards import KEY, assign_buckets, shard_digest, write_shard
+from endocorpus.corpus.shards import KEY
 from endocorpus.engine import run_tasks
 from endocorpus.errors import DataError, UsageError
 from endocorpus.media.encode import encoder_build
 from endocorpus.phantom.truth import rendered_by
-from endocorpus.plan import join_identical
-from endocorpus.records import EncodedClip, Excluded, Exclusion, RecordingPlan
+from endocorpus.plan import join_groups
+from endocorpus.receipts import (
+    Shard,
+    all_annotations,
+    exclusions_of,
+    find_receipts,
+    finish_shard,
+    known_recordings,
+    plan_shards,
+    tidy_receipts,
+)
+from endocorpus.records import Exclusion, RecordingPlan
 from endocorpus.report.page import write_report
-from endocorpus.rows import Row, card, clip_row, deid_row, excluded_row, recording_row
+from endocorpus.rows import Row, deid_row, excluded_row, recording_row
 from endocorpus.scan import Scan, scan
 from endocorpus.sources import source_facts
 from endocorpus.sources.layout import Source
 from endocorpus.staging import (
-    RETRIED,
-    EncodeTask,
+    ANNOTATED,
+    ENCODED,
+    MakeTask,
     PlanTask,
     corpus_name,
-    encode_task,
-    exclusion_of,
-    load_encoded,
+    make,
+    make_task,
     plan_task,
-    recordings_of_receipts,
-    task_id,
     work_area,
 )
 
@@ -61,16 +76,6 @@ class BuildWatcher:
         """So much is to be done; clips appear below `folder` while a recording is being encoded."""
 
     def encoded(self, clips: int, seconds: float) -> None: ...
-
-
-@dataclass(slots=True, kw_only=True)
-class _Shard:
-    """One bucket of recordings on its way to a tar."""
-
-    bucket: str
-    plans: tuple[RecordingPlan, ...]
-    address: str  # of everything that decides the tar's bytes
-    receipt: dict[str, Any] | None = field(default=None)
 
 
 def build(
@@ -108,38 +113,32 @@ def build(
         watcher.planned(plans, exclusions)
         if not shrink:
             _refuse_shrinking(plans, work, root, out)
-        shards = _shards(plans, source, config, name)
-        _load_receipts(shards, work, out)
+        tasks = [make_task(plan, root, source, work, config.encode) for plan in plans]
+        shards = plan_shards(tasks, source, config, name)
+        find_receipts(shards, work, out)
         stale = [shard for shard in shards if shard.receipt is None]
         if stale:
             (out / DESCRIPTOR).unlink(missing_ok=True)  # from here to the end this is not a finished corpus
-        _encode(stale, root, work, config, workers, watcher)
+        _make_clips([task for shard in stale for task in shard.tasks], work, workers, watcher)
         for shard in stale:
-            _write_shard(shard, source, work, out, config, name)
-        exclusions += [Exclusion(**row) for shard in shards for row in _receipt(shard)["excluded"].values()]
-        _commit(scanned, plans, exclusions, shards, source, out, config, name, synthetic=rendered_by(root))
-        _tidy(work, shards)
+            finish_shard(shard, source, work, out, name)
+        exclusions += exclusions_of(shards)
+        _commit(scanned, plans, exclusions, shards, source, work, out, config, name, synthetic=rendered_by(root))
+        for made in (work / ENCODED, work / ANNOTATED):
+            shutil.rmtree(made)
+        tidy_receipts(shards, work)
     return open_corpus(out)
 
 
 def _refuse_shrinking(plans: Sequence[RecordingPlan], work: Path, root: Path, out: Path) -> None:
     """A disk that is not mounted, or a forgotten --privacy, must not empty a corpus that took days to build."""
-    before = recordings_of_receipts(work)
+    before = known_recordings(work)
     gone = before - {plan.recording.recording_id for plan in plans}
     if 2 * len(gone) > len(before):
         raise UsageError(
             f"{out}: nothing was changed: {len(gone)} of its {len(before)} recordings are no longer in {root}, or no "
             "longer cleared, and their clips would be removed. Check --root and --privacy; if it is meant, say --shrink"
         )
-
-
-def _tidy(work: Path, shards: Sequence[_Shard]) -> None:
-    """Leave nothing in the work area but the receipts of the shards that there are."""
-    shutil.rmtree(work / "encoded")
-    current = {f"{shard.bucket}.json" for shard in shards}
-    for receipt in (work / "receipts").iterdir():
-        if receipt.name not in current:
-            receipt.unlink()
 
 
 def _refuse_nesting(root: Path, out: Path) -> None:
@@ -157,121 +156,47 @@ def plan_all(
         outcomes.append(outcome)
         watcher.looked()
     plans = sorted((o for o in outcomes if isinstance(o, RecordingPlan)), key=lambda p: p.recording.recording_id)
-    return join_identical(plans), [*scanned.exclusions, *(o for o in outcomes if isinstance(o, Exclusion))]
+    unusable = [exclusion for plan in plans for exclusion in plan.exclusions]
+    return join_groups(plans), [*scanned.exclusions, *(o for o in outcomes if isinstance(o, Exclusion)), *unusable]
 
 
-def _shards(plans: Sequence[RecordingPlan], source: Source, config: BuildConfig, name: str) -> list[_Shard]:
-    by_id = {plan.recording.recording_id: plan for plan in plans}
-    buckets = assign_buckets(
-        weights={rid: len(plan.clips) for rid, plan in by_id.items()},
-        hashes={rid: digest_bytes(rid.encode()) for rid in by_id},
-        limit=config.shards.max_clips,
-    )
-    shards = []
-    for bucket, ids in sorted(buckets.items()):
-        members = tuple(by_id[rid] for rid in ids)
-        decides: list[object] = [SCHEMA_VERSION, source.licence, source.vouched_by, name]
-        decides += [(task_id(plan, config.encode), recording_row(plan, source)) for plan in members]
-        address = digest_bytes(json.dumps(decides, sort_keys=True).encode())
-        shards.append(_Shard(bucket=bucket, plans=members, address=address))
-    return shards
-
-
-def _load_receipts(shards: Sequence[_Shard], work: Path, out: Path) -> None:
-    """Find the shards that need no work: same address, and the tar still has the bytes that were written."""
-    for shard in shards:
-        path = work / "receipts" / f"{shard.bucket}.json"
-        if not path.exists():
-            continue
-        try:
-            receipt = json.loads(path.read_text())
-            tar, address = receipt["tar"], receipt["address"]
-            retry = {row["reason"] for row in receipt["excluded"].values()} & RETRIED
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # a damaged receipt proves nothing
-        if address != shard.address or retry:
-            continue
-        if tar is None or _is_intact(out / SHARDS / tar["name"], tar["xxh3_128"]):
-            shard.receipt = receipt
-
-
-def _is_intact(tar: Path, digest: str) -> bool:
-    return tar.is_file() and shard_digest(tar) == digest
-
-
-def _encode(
-    stale: Sequence[_Shard], root: Path, work: Path, config: BuildConfig, workers: int, watcher: BuildWatcher
-) -> None:
-    folder = work / "encoded"
-    tasks = [
-        EncodeTask(task_id=task_id(plan, config.encode), plan=plan, root=root, folder=folder, config=config.encode)
-        for shard in stale
-        for plan in shard.plans
-    ]
+def _make_clips(tasks: list[MakeTask], work: Path, workers: int, watcher: BuildWatcher) -> None:
     tasks.sort(key=lambda task: -task.plan.facts.num_frames)  # the longest first, so that none is left over at the end
-    watcher.encoding(sum(len(t.plan.clips) for t in tasks), sum(_seconds(t.plan) for t in tasks), folder)
-    for task, clips in run_tasks(encode_task, tasks, workers):
+    watcher.encoding(sum(len(t.plan.clips) for t in tasks), sum(_seconds(t.plan) for t in tasks), work / ENCODED)
+    for task, clips in run_tasks(make, tasks, workers):
         watcher.encoded(clips, _seconds(task.plan))
 
 
 def _seconds(plan: RecordingPlan) -> float:
-    return float(plan.facts.num_frames / plan.facts.rate)
-
-
-def _write_shard(shard: _Shard, source: Source, work: Path, out: Path, config: BuildConfig, name: str) -> None:
-    """Write one tar from the finished clips of its recordings, and the receipt that lets the next build skip it."""
-    samples: list[tuple[RecordingPlan, EncodedClip]] = []
-    excluded: dict[str, Row] = {}
-    for plan in shard.plans:
-        outcome = load_encoded(plan, work / "encoded", task_id(plan, config.encode))
-        if isinstance(outcome, Excluded):
-            excluded[plan.recording.recording_id] = excluded_row(exclusion_of(plan.recording, outcome))
-        else:
-            samples += [(plan, clip) for clip in outcome]
-    receipt: dict[str, Any] = {"address": shard.address, "tar": None, "clips": [], "excluded": excluded}
-    if samples:
-        tar_name = f"{name}-{shard.bucket}.tar"
-        written = write_shard(out / SHARDS / tar_name, [(clip, card(plan, clip, source)) for plan, clip in samples])
-        receipt["tar"] = {"name": tar_name, "size": written.size, "xxh3_128": written.digest}
-        receipt["clips"] = [
-            clip_row(plan, clip, source, tar_name, *written.members[2 * i : 2 * i + 2])
-            for i, (plan, clip) in enumerate(samples)
-        ]
-    with atomic_file(work / "receipts" / f"{shard.bucket}.json") as file:
-        file.write(json.dumps(receipt).encode())
-    shard.receipt = receipt
-
-
-def _receipt(shard: _Shard) -> dict[str, Any]:
-    assert shard.receipt is not None
-    return shard.receipt
+    return float(plan.facts.num_frames / plan.examined_rate)
 
 
 def _commit(
     scanned: Scan,
     plans: Sequence[RecordingPlan],
     exclusions: Sequence[Exclusion],
-    shards: Sequence[_Shard],
+    shards: Sequence[Shard],
     source: Source,
+    work: Path,
     out: Path,
     config: BuildConfig,
     name: str,
     synthetic: str | None,
 ) -> None:
     """Check the sums, write the tables and the report, and, last, the descriptor that makes it a corpus."""
-    lost = {recording_id for shard in shards for recording_id in _receipt(shard)["excluded"]}
+    lost = {recording_id for shard in shards for recording_id in shard.written["excluded"]}
     kept = [plan for plan in plans if plan.recording.recording_id not in lost]
-    clips = [row for shard in shards for row in _receipt(shard)["clips"]]
+    clips = [row for shard in shards for row in shard.written["clips"]]
     _reconcile(scanned, kept, exclusions, clips)
-    tars = sorted((_receipt(shard)["tar"] for shard in shards if _receipt(shard)["tar"]), key=lambda tar: tar["name"])
+    tars = sorted((shard.written["tar"] for shard in shards if shard.written["tar"]), key=lambda tar: tar["name"])
     rows: dict[str, list[Row]] = {
         "recordings": [recording_row(plan, source) for plan in kept],
         "clips": sorted(clips, key=lambda row: (row["shard"], row["mp4_offset"])),
-        "annotations": [],
         "deid": [deid_row(plan) for plan in kept],
         "excluded": [excluded_row(e) for e in sorted(exclusions, key=lambda e: (e.subject, e.reason))],
     }
-    tables = {table: table_bytes(table, rows[table]) for table in TABLES}
+    said = all_annotations(shards, work)
+    tables = {table: table_bytes(table, rows[table]) if table in rows else parquet_bytes(said) for table in TABLES}
     descriptor: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "name": name,
@@ -284,7 +209,7 @@ def _commit(
         "counts": _counts(scanned, kept, exclusions, clips),
         "shards": tars,
         "tables": {
-            table: {"rows": len(rows[table]), "size": len(data), "xxh3_128": digest_bytes(data)}
+            table: {"rows": len(rows.get(table, said)), "size": len(data), "xxh3_128": digest_bytes(data)}
             for table, data in tables.items()
         },
     }
@@ -325,11 +250,11 @@ def _reconcile(
     scanned: Scan, kept: Sequence[RecordingPlan], exclusions: Sequence[Exclusion], clips: Sequence[Row]
 ) -> None:
     """Scanned = kept + excluded, for files, recordings and frames. Anything else is a bug, and stops the build."""
-    files = sum(len(plan.recording.media.paths) for plan in kept) + len(scanned.sidecars)
+    files = sum(len(plan.recording.media.paths) for plan in kept) + sum(scanned.sidecars.values())
     files += sum(exclusion.files for exclusion in exclusions)
     found = len(scanned.recordings) + sum(e.unit == "recording" for e in scanned.exclusions)
     recordings = len(kept) + sum(e.unit == "recording" for e in exclusions)
-    frames = sum(plan.facts.num_frames for plan in kept)
+    frames = sum(clip.num_frames for plan in kept for clip in plan.clips)
     written = sum(int(str(row["num_frames"])) for row in clips)
     if (files, recordings, frames) != (scanned.num_files, found, written):
         raise RuntimeError(
@@ -341,14 +266,15 @@ def _reconcile(
 def _counts(scanned: Scan, kept: Sequence[RecordingPlan], exclusions: Sequence[Exclusion], clips: Sequence[Row]) -> Row:
     return {
         "files": scanned.num_files,
-        "sidecars": len(scanned.sidecars),
+        "sidecars": dict(scanned.sidecars),
         "recordings": len(kept),
         "cases": len({plan.recording.case_id for plan in kept}),
         "clips": len(clips),
-        "frames": sum(plan.facts.num_frames for plan in kept),
+        "frames": sum(int(str(row["num_frames"])) for row in clips),
         "seconds": round(sum(_seconds(plan) for plan in kept), 3),
         "identical_recordings": len(kept) - len({plan.facts.digest for plan in kept}),
         "excluded_recordings": sum(e.unit == "recording" for e in exclusions),
         "excluded_files": sum(e.unit == "file" for e in exclusions),
+        "unusable_annotations": sum(e.unit == "annotation" for e in exclusions),
         "excluded_by_reason": dict(sorted(Counter(str(e.reason) for e in exclusions).items())),
     }

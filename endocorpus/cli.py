@@ -167,7 +167,7 @@ def scan(source_name: str, root: Path | None, privacy: Literal["public", "privat
         echo_json(
             {
                 "files": found.num_files,
-                "sidecars": len(found.sidecars),
+                "sidecars": found.sidecars,
                 "recordings": [
                     {"id": r.recording_id, "subject": r.subject, "case": r.case_id} for r in found.recordings
                 ],

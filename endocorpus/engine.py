@@ -61,7 +61,7 @@ def _drain(
     waiting = iter(tasks)
     while True:
         for task in waiting:
-            with deaf_children():  # workers are spawned here, on demand
+            with deaf_children(signal.SIGTERM):  # workers are spawned here, on demand
                 pending[pool.submit(function, task)] = task
             if len(pending) >= limit:
                 break
@@ -86,6 +86,7 @@ def _leave() -> None:
 def _end_with_parent(parent: int) -> None:
     """Workers of a killed build would wait for tasks for ever: watch for that, and take the encoders along."""
     signal.signal(signal.SIGTERM, lambda *_: _leave())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # which the engine masks while it starts processes
 
     def watch() -> None:
         while os.getppid() == parent:

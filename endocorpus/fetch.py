@@ -20,9 +20,9 @@ from endocorpus.archive import PASSWORD, is_archive
 from endocorpus.corpus.files import atomic_file, atomic_path, sole_user
 from endocorpus.download import Patience, Wanted, check, download
 from endocorpus.errors import DataError, UsageError
+from endocorpus.manifests import manifests_folder
 from endocorpus.naming import FETCHED
 from endocorpus.report.text import count
-from endocorpus.sources import manifests_folder
 from endocorpus.unpack import is_whole, read_receipt, sha256_file, unpack
 
 Action = Literal["check", "take", "download", "by hand"]

@@ -12,23 +12,34 @@ _PLAIN = re.compile(r"[a-z0-9_-]+")
 _SLUG_LENGTH = 40
 
 
-def make_id(prefix: str, text: str) -> str:
+def make_id(prefix: str, text: str, exact: bool = False) -> str:
     """An id for `text`: its slug, and a hash of it where the slug alone would lose something.
 
     Texts that differ only in case, blanks or Unicode composition get the same id: such names are one name on some
-    file systems, and whoever scans must notice.
+    file systems, and whoever scans must notice. With `exact` only composition is ignored, and they differ.
     """
-    same = fold(text)
-    slug = re.sub(r"[^a-z0-9]+", "-", unicodedata.normalize("NFKD", same).encode("ascii", "ignore").decode()).strip("-")
+    same = unicodedata.normalize("NFC", text) if exact else fold(text)
+    slug = re.sub(r"[^a-z0-9]+", "-", unicodedata.normalize("NFKD", fold(text)).encode("ascii", "ignore").decode())
+    slug = slug.strip("-")
     if slug and _PLAIN.fullmatch(same) and len(slug) <= _SLUG_LENGTH:
         return f"{prefix}-{slug}"
     tail = xxhash.xxh3_64_hexdigest(same.encode("utf-8", "surrogateescape"))[:8]
     return "-".join(part for part in (prefix, slug[:_SLUG_LENGTH].strip("-"), tail) if part)
 
 
+def hidden(text: str) -> str:
+    """A hash that stands for `text` where only equality matters and the text should travel no further."""
+    return xxhash.xxh3_64_hexdigest(fold(text).encode("utf-8", "surrogateescape"))
+
+
 def fold(text: str) -> str:
     """`text` without what case-insensitive or careless systems ignore: case, blanks, Unicode composition."""
     return "".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
+def name_key(text: str) -> str:
+    """A recording's name as label tables are matched with it."""
+    return unicodedata.normalize("NFC", text)
 
 
 def printable(path: str) -> str:

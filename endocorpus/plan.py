@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 from endocorpus.config import BuildConfig
 from endocorpus.deid.decide import decide
+from endocorpus.labels import count_kinds, labels_digest, read_labels
 from endocorpus.media.encode import picture_size
 from endocorpus.media.probe import probe
-from endocorpus.records import ClipPlan, Recording, RecordingPlan
+from endocorpus.records import ClipPlan, Cut, Excluded, Label, Reason, Recording, RecordingPlan, Stage
 from endocorpus.segment import segment
 from endocorpus.sources.layout import Source
 
+RATE_LABEL = "frames_per_second"  # a label of this name is a fact about time, where a table gives one
 
-def join_identical(plans: Sequence[RecordingPlan]) -> list[RecordingPlan]:
-    """Give recordings of equal bytes one leak group, and with them the groups that they belong to.
 
-    A copy under another name, or a link, is the same patient in both places.
+def join_groups(plans: Sequence[RecordingPlan]) -> list[RecordingPlan]:
+    """Give recordings of equal bytes, or with a link in common, one leak group, and with them their whole groups.
+
+    A copy under another name is the same patient in both places, and so are two lesions of one examination.
     """
     groups: dict[str, str] = {}  # leak group -> a group that it is joined with
 
@@ -29,9 +33,10 @@ def join_identical(plans: Sequence[RecordingPlan]) -> list[RecordingPlan]:
 
     first: dict[str, str] = {}
     for plan in plans:
-        ours = find(plan.recording.leak_group)
-        theirs = find(first.setdefault(plan.facts.digest, ours))
-        groups[max(ours, theirs)] = min(ours, theirs)
+        for shared in (plan.facts.digest, *plan.recording.links):
+            ours = find(plan.recording.leak_group)
+            theirs = find(first.setdefault(shared, ours))
+            groups[max(ours, theirs)] = min(ours, theirs)
     return [
         replace(plan, recording=replace(plan.recording, leak_group=find(plan.recording.leak_group))) for plan in plans
     ]
@@ -44,11 +49,34 @@ def plan_recording(recording: Recording, root: Path, source: Source, config: Bui
         Excluded: it cannot or may not become clips.
     """
     facts = probe(recording.media, root)
-    clearance = decide(source, facts)
     width, height = picture_size(facts.width, facts.height, config.encode)
-    spans = segment(facts.num_frames, facts.rate, config.segment)
+    said = read_labels(recording, source, root, facts.num_frames, (facts.stored_width, facts.stored_height))
+    clearance = decide(source, facts, said.labels)
+    rate = _capture_rate(recording, said.labels) or facts.rate
+    stride = config.segment.stride
     clips = tuple(
-        ClipPlan(key=f"{recording.recording_id}-{span.start:07d}", span=span, width=width, height=height)
-        for span in spans
+        ClipPlan(key=f"{recording.recording_id}-{span.start:07d}", span=span, width=width, height=height, stride=stride)
+        for span in segment(facts.num_frames, rate, config.segment)
     )
-    return RecordingPlan(recording=recording, facts=facts, clearance=clearance, clips=clips)
+    return RecordingPlan(
+        recording=recording,
+        facts=facts,
+        clearance=clearance,
+        clips=clips,
+        rate=rate / stride,
+        cut=Cut(**dict(zip(("left", "top", "right", "bottom"), config.encode.cut, strict=True))),
+        labels=said.labels,
+        annotations=count_kinds(said.annotations),
+        annotations_digest=labels_digest(recording, source, root),
+        exclusions=said.exclusions,
+        unmapped=said.unmapped,
+    )
+
+
+def _capture_rate(recording: Recording, labels: Sequence[Label]) -> Fraction | None:
+    """Frames per second of the examination where the media's own rate lies: as declared, or as a table says."""
+    told = [label.raw for label in labels if label.name == RATE_LABEL]
+    try:
+        return Fraction(told[0]).limit_denominator(100_000) if told else recording.capture_rate
+    except (ValueError, ZeroDivisionError):
+        raise Excluded(Stage.PROBE, Reason.DAMAGED, "the table's frames per second are not a number") from None

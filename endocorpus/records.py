@@ -23,6 +23,7 @@ class Stage(StrEnum):
     PROBE = "probe"
     DEID = "deid"
     SEGMENT = "segment"
+    ANNOTATE = "annotate"
     ENCODE = "encode"
 
 
@@ -38,11 +39,15 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"
     DAMAGED = "damaged"
     FRAME_GAP = "frame_gap"
+    NO_PARTNER = "no_partner"
+    MISPLACED = "misplaced"
     FRAME_SIZE_CHANGES = "frame_size_changes"
     UNKNOWN_PIXELS = "unknown_pixels"
+    CUT_AWAY = "cut_away"
     TOO_SHORT = "too_short"
     TOO_LONG = "too_long"
     NOT_CLEARED = "not_cleared"
+    NO_CONSENT = "no_consent"
     TIMED_OUT = "timed_out"
     CHANGED = "changed"
 
@@ -59,11 +64,15 @@ REASON_TEXT: Mapping[Reason, str] = MappingProxyType(
         Reason.TRUNCATED: "The file ends before the frames that its header promises.",
         Reason.DAMAGED: "Frames cannot be decoded, or there are more or fewer of them than the file lists.",
         Reason.FRAME_GAP: "The numbered frames of the folder have a gap.",
+        Reason.NO_PARTNER: "A label whose frame or recording is missing, or an image without the file that names it.",
+        Reason.MISPLACED: "A box, outline or mask does not fit the picture that it belongs to.",
         Reason.FRAME_SIZE_CHANGES: "The frames of the folder do not all have the same size.",
         Reason.UNKNOWN_PIXELS: "An image is not one 8-bit or 16-bit picture, so what it should look like is not known.",
+        Reason.CUT_AWAY: "Of the picture, less than 16 pixels are left after encode.cut.",
         Reason.TOO_SHORT: "The recording is shorter than the shortest clip.",
         Reason.TOO_LONG: "The recording would become more clips than one pass can write.",
         Reason.NOT_CLEARED: "A private recording stays in quarantine until it is de-identified and signed off.",
+        Reason.NO_CONSENT: "The label table says that there is no consent.",
         Reason.CHANGED: "The files changed during the build; building again takes them as they are then.",
         Reason.TIMED_OUT: "Decoding took longer than the limit for its length.",
     }
@@ -89,7 +98,7 @@ class Exclusion:
     """A row of `excluded.parquet`. `subject` is a path below the root (public) or a neutral id (private)."""
 
     subject: str
-    unit: Literal["file", "recording"]
+    unit: Literal["file", "recording", "annotation"]
     stage: Stage
     reason: Reason
     detail: str
@@ -112,6 +121,56 @@ class Span:
         return self.stop - self.start
 
 
+class Kind(StrEnum):
+    """What an annotation is. `none` says that a person looked and found nothing, which is not the same as no row."""
+
+    LABEL = "label"
+    BOX = "box"
+    POLYGON = "polygon"
+    MASK = "mask"
+    TRIPLET = "triplet"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """A named label: what the provider wrote, and the code that the vocabulary gives it ("" if it has none)."""
+
+    name: str
+    raw: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotation:
+    """Something said about frames of a recording, in the coordinates of its stored picture.
+
+    Pixels count from the outer edge of the top left pixel, x to the right, y down, so a box is half-open and a pixel
+    is 1 wide. `mask` is the path of a mask picture below the root. `instance` numbers the objects of a frame.
+    """
+
+    span: Span
+    kind: Kind
+    label: Label
+    origin: str  # label file below the root
+    box: tuple[float, float, float, float] | None = None  # xmin, ymin, xmax, ymax
+    polygon: tuple[float, ...] = ()  # x0, y0, x1, y1, ...
+    mask: str | None = None
+    instance: int | None = None
+    notes: tuple[str, ...] = ()  # such as interpolated, ellipse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelFile:
+    """A file that says something about a recording. `reader` is the place of the layout's rule that can read it;
+    `frame` the one frame that it is about, if it is about one; `names` what its own name says."""
+
+    path: str
+    rule: int
+    frame: str | None
+    names: Mapping[str, str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
     """The files of one recording below the source's root: one video, or its frames in temporal order."""
@@ -126,17 +185,22 @@ class Recording:
     """One recording as the source's layout names it; nothing of it has been opened yet.
 
     `subject` is how people are told about it: its path for a public source, its neutral id for a private one.
-    `case_id` is the strongest grouping the data supports and `case_basis` says what that is (patient, exam, lesion,
-    recording). `leak_group` is the only key a splitter may use.
+    `name` is what label tables call the recording, `case_name` its case. `case_id` is the strongest grouping the data
+    supports and `case_basis` says what that is (patient, exam, lesion, sequence, recording, unknown). `leak_group` is
+    the only key a splitter may use; recordings that share an entry of `links`, a hash, join theirs. `labels` are raw.
     """
 
     recording_id: str
+    name: str
     subject: str
     media: Media
     case_id: str
+    case_name: str
     case_basis: str
     leak_group: str
+    links: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    label_files: tuple[LabelFile, ...] = ()
     capture_rate: Fraction | None = None  # where the container's rate lies
 
 
@@ -149,6 +213,8 @@ class MediaFacts:
     variable_rate: bool
     width: int
     height: int
+    stored_width: int  # of the picture as it is stored, which annotations refer to
+    stored_height: int
     codec: str
     container: str
     dropped_streams: Mapping[str, int]  # kind -> how many there are that no clip will carry
@@ -167,13 +233,31 @@ class Cleared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """Pixels of the displayed picture that are cut off at each side before it is scaled."""
+
+    left: int = 0
+    top: int = 0
+    right: int = 0
+    bottom: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClipPlan:
-    """One clip to be encoded: key in `[a-z0-9-]`, source span, and the size of the encoded picture in pixels."""
+    """One clip to be encoded: key in `[a-z0-9-]`, source span, and the size of the encoded picture in pixels.
+
+    Frame `i` of the clip is frame ``span.start + i * stride`` of the recording.
+    """
 
     key: str
     span: Span
     width: int
     height: int
+    stride: int = 1
+
+    @property
+    def num_frames(self) -> int:
+        return -(-len(self.span) // self.stride)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +268,18 @@ class RecordingPlan:
     facts: MediaFacts
     clearance: Cleared
     clips: tuple[ClipPlan, ...]
+    rate: Fraction  # frames per second of the clips, in the time of the examination
+    cut: Cut
+    labels: tuple[Label, ...]  # of the whole recording
+    annotations: Mapping[str, int]  # kind -> how many there are on its frames
+    annotations_digest: str  # of everything that decides them
+    exclusions: tuple[Exclusion, ...]  # of annotations
+    unmapped: tuple[Label, ...]  # labels that the vocabulary does not know
+
+    @property
+    def examined_rate(self) -> Fraction:
+        """Frames per second of the recording in the time of the examination."""
+        return self.rate * self.clips[0].stride
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from endocorpus.corpus.shards import Member
-from endocorpus.records import EncodedClip, Exclusion, RecordingPlan
+from endocorpus.records import EncodedClip, Exclusion, Label, RecordingPlan
 from endocorpus.sources.layout import Source
 
 Row = dict[str, object]
 
 
-def _labels(labels: Mapping[str, str]) -> list[Row]:
-    return [{"name": name, "value": value} for name, value in sorted(labels.items())]
+def _labels(labels: Sequence[Label]) -> list[Row]:
+    return [{"name": label.name, "value": label.code, "raw": label.raw} for label in labels]
 
 
 def _common(plan: RecordingPlan, clip: EncodedClip, source: Source) -> Row:
@@ -26,7 +26,7 @@ def _common(plan: RecordingPlan, clip: EncodedClip, source: Source) -> Row:
         "leak_group": recording.leak_group,
         "start_frame": clip.plan.span.start,
         "stop_frame": clip.plan.span.stop,
-        "stride": 1,
+        "stride": clip.plan.stride,
         "num_frames": clip.num_frames,
         "rate_num": clip.rate.numerator,
         "rate_den": clip.rate.denominator,
@@ -38,10 +38,13 @@ def _common(plan: RecordingPlan, clip: EncodedClip, source: Source) -> Row:
 
 def card(plan: RecordingPlan, clip: EncodedClip, source: Source) -> Row:
     """The JSON member of a sample: enough to use the clip without the manifest."""
-    return _common(plan, clip, source) | {"key": clip.plan.key, "labels": dict(plan.recording.labels)}
+    return _common(plan, clip, source) | {"key": clip.plan.key, "labels": _labels(plan.labels)}
 
 
-def clip_row(plan: RecordingPlan, clip: EncodedClip, source: Source, shard: str, json: Member, mp4: Member) -> Row:
+def clip_row(plan: RecordingPlan, clip: EncodedClip, source: Source, shard: str, members: Sequence[Member]) -> Row:
+    """The manifest row of a clip, given the members of its sample."""
+    json, mp4 = members[:2]
+    masks = members[2] if len(members) > 2 else None
     return _common(plan, clip, source) | {
         "key": clip.plan.key,
         "shard": shard,
@@ -51,8 +54,11 @@ def clip_row(plan: RecordingPlan, clip: EncodedClip, source: Source, shard: str,
         "json_offset": json.offset,
         "json_size": json.size,
         "json_xxh3_128": json.digest,
+        "masks_offset": masks.offset if masks else None,
+        "masks_size": masks.size if masks else None,
+        "masks_xxh3_128": masks.digest if masks else None,
         "keyframes": list(clip.keyframes),
-        "labels": _labels(plan.recording.labels),
+        "labels": _labels(plan.labels),
         "quality": {"mean_luma": clip.mean_luma, "sharpness": clip.sharpness},
         "consent": source.vouched_by,
         "status": "ready",
@@ -61,7 +67,7 @@ def clip_row(plan: RecordingPlan, clip: EncodedClip, source: Source, shard: str,
 
 def recording_row(plan: RecordingPlan, source: Source) -> Row:
     recording, facts = plan.recording, plan.facts
-    capture = recording.capture_rate
+    capture = plan.examined_rate if plan.examined_rate != facts.rate else None
     return {
         "recording_id": recording.recording_id,
         "source": source.name,
@@ -79,10 +85,12 @@ def recording_row(plan: RecordingPlan, source: Source) -> Row:
         "variable_rate": facts.variable_rate,
         "width": facts.width,
         "height": facts.height,
+        "stored_width": facts.stored_width,
+        "stored_height": facts.stored_height,
         "codec": facts.codec,
         "container": facts.container,
         "bytes": facts.bytes,
-        "labels": _labels(recording.labels),
+        "labels": _labels(plan.labels),
         "num_clips": len(plan.clips),
     }
 

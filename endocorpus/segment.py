@@ -6,7 +6,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from endocorpus.records import Excluded, Reason, Span, Stage
 from endocorpus.settings import Settings
@@ -21,10 +21,12 @@ class SegmentConfig(Settings):
     before it when it is shorter than `min_seconds`. A recording under `min_seconds` is excluded.
     `endofm150`: the published rule; clips of 150 frames whatever the rate, and the last clip takes the remainder, so
     it has 150 to 299 frames. A recording under 150 frames is one clip.
-    Either way every frame of a recording that is kept lies in exactly one clip.
+    Either way every frame of a recording that is kept lies in exactly one clip; with a `stride` above 1, every
+    frame whose number it divides does, and the lengths above are counted over these frames.
     """
 
     policy: Literal["seconds", "endofm150"] = "seconds"
+    stride: int = Field(default=1, ge=1, le=10_000)  # frames of the recording per frame of a clip
     clip_seconds: float = 5.0
     min_seconds: float = 1.0
 
@@ -40,28 +42,30 @@ def segment(num_frames: int, rate: Fraction, config: SegmentConfig) -> tuple[Spa
 
     Args:
         num_frames: frames of the recording, at least 1.
-        rate: its frames per second.
+        rate: its frames per second, before the stride.
 
     Raises:
         Excluded: the recording is shorter than the shortest clip.
     """
+    taken = -(-num_frames // config.stride)
     if config.policy == "endofm150":
-        return _cut(num_frames, ENDOFM_FRAMES, shortest=ENDOFM_FRAMES)
-    length = max(1, round(Fraction(config.clip_seconds) * rate))
-    shortest = max(1, round(Fraction(config.min_seconds) * rate))
-    if num_frames < shortest:
+        return _cut(num_frames, taken, ENDOFM_FRAMES, ENDOFM_FRAMES, config.stride)
+    length = max(1, round(Fraction(config.clip_seconds) * rate / config.stride))
+    shortest = max(1, round(Fraction(config.min_seconds) * rate / config.stride))
+    if taken < shortest:
         raise Excluded(
             Stage.SEGMENT,
             Reason.TOO_SHORT,
-            f"frames: {num_frames} at {float(rate):g} per second, the shortest clip has {shortest}",
+            f"frames: {taken} at {float(rate / config.stride):g} per second, the shortest clip has {shortest}",
             frames=num_frames,
         )
-    return _cut(num_frames, length, shortest)
+    return _cut(num_frames, taken, length, shortest, config.stride)
 
 
-def _cut(num_frames: int, length: int, shortest: int) -> tuple[Span, ...]:
-    whole, rest = divmod(num_frames, length)
-    edges = [i * length for i in range(whole + 1)]
+def _cut(num_frames: int, taken: int, length: int, shortest: int, stride: int) -> tuple[Span, ...]:
+    """Spans of `length` of the `taken` frames each; edges are frames of the recording."""
+    whole, rest = divmod(taken, length)
+    edges = [i * length * stride for i in range(whole + 1)]
     if rest >= shortest or whole == 0:
         edges.append(num_frames)
     else:

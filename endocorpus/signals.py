@@ -9,10 +9,13 @@ from multiprocessing import resource_tracker
 
 
 @contextmanager
-def deaf_children() -> Iterator[None]:
-    """Processes started inside never hear Ctrl-C: they inherit the mask, so this holds from their first instruction."""
+def deaf_children(*also: signal.Signals) -> Iterator[None]:
+    """Processes started inside never hear Ctrl-C, nor `also`: they inherit the mask, from their first instruction.
+
+    This process does not hear them meanwhile either, so a child is started whole or not at all.
+    """
     resource_tracker.ensure_running()  # it lifts the mask if it has to be started inside
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *also})
     try:
         yield
     finally:

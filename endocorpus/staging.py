@@ -12,25 +12,31 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from endocorpus.annotate import annotate_clips, mask_bytes
 from endocorpus.config import BuildConfig
 from endocorpus.corpus.files import PARTIAL, atomic_file, digest_bytes, fsync_folder, sole_user
-from endocorpus.corpus.manifest import SHARDS, open_corpus
+from endocorpus.corpus.manifest import SHARDS, open_corpus, table_bytes
+from endocorpus.corpus.schema import SCHEMA_VERSION
 from endocorpus.errors import DataError, UsageError
+from endocorpus.labels import gather, read_labels
 from endocorpus.media.encode import EncodeConfig, encode, encoder_build
 from endocorpus.plan import plan_recording
 from endocorpus.records import EncodedClip, Excluded, Exclusion, Reason, Recording, RecordingPlan, Stage
 from endocorpus.sources.layout import Source
 
 WORK = ".build"
+ENCODED, ANNOTATED, RECEIPTS = "encoded", "annotated", "receipts"
 _FORMAT = 1  # raise it when the same plan would be encoded to other bytes
 _RECEIPT = "receipt.json"
+_ROWS = "annotations.parquet"
 RETRIED = {Reason.TIMED_OUT, Reason.CHANGED, Reason.UNREADABLE}  # may be otherwise the next time, so it is tried
 
 
@@ -45,14 +51,27 @@ class PlanTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EncodeTask:
-    """Encode one recording into `folder / task_id`."""
+class MakeTask:
+    """Encode one recording into `work / encoded / clips_id`, and carry its annotations over into
+    `work / annotated / annotations_id`."""
 
-    task_id: str
+    clips_id: str
+    annotations_id: str
     plan: RecordingPlan
     root: Path
-    folder: Path
+    source: Source
+    work: Path
     config: EncodeConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What a task committed: clips, label maps as .npz by clip key, the annotations table, and what it left out."""
+
+    clips: tuple[EncodedClip, ...]
+    masks: Mapping[str, Path]
+    annotations: bytes | None  # Parquet
+    exclusions: tuple[Exclusion, ...]
 
 
 def plan_task(task: PlanTask) -> RecordingPlan | Exclusion:
@@ -81,58 +100,97 @@ def exclusion_of(recording: Recording, excluded: Excluded) -> Exclusion:
     )
 
 
-def task_id(plan: RecordingPlan, config: EncodeConfig) -> str:
-    """Address of a recording's clips: media bytes, spans, sizes, rate, encoder settings and encoder build."""
+def make_task(plan: RecordingPlan, root: Path, source: Source, work: Path, config: EncodeConfig) -> MakeTask:
+    """The task of a recording. The ids are addresses of everything that decides the bytes of what it makes."""
     facts = plan.facts
-    clips = [(clip.key, clip.span.start, clip.span.stop, clip.width, clip.height) for clip in plan.clips]
-    decides = [_FORMAT, facts.digest, str(facts.rate), clips, config.model_dump(), encoder_build()]
+    clips = [(clip.key, clip.span.start, clip.span.stop, clip.stride, clip.width, clip.height) for clip in plan.clips]
+    cut = dataclasses.astuple(plan.cut)
+    decides = [_FORMAT, facts.digest, str(plan.rate), clips, cut, config.model_dump(), encoder_build()]
+    picture = (facts.width, facts.height, facts.stored_width, facts.stored_height)
+    said = [_FORMAT, SCHEMA_VERSION, facts.digest, plan.annotations_digest, clips, cut, picture]
+    return MakeTask(
+        clips_id=_address(decides),
+        annotations_id=_address(said),
+        plan=plan,
+        root=root,
+        source=source,
+        work=work,
+        config=config,
+    )
+
+
+def _address(decides: object) -> str:
     return digest_bytes(json.dumps(decides, sort_keys=True).encode())
 
 
-def encode_task(task: EncodeTask) -> int:
-    """Encode one recording and commit its clips, or the reason why it has none. Returns the number of clips.
+def make(task: MakeTask) -> int:
+    """Encode one recording and commit its clips, or the reason why it has none; then its annotations, if it has any.
+
+    Returns:
+        The number of clips.
 
     Raises:
         DataError: the disk is full.
     """
-    final = task.folder / task.task_id
-    if (final / _RECEIPT).exists():
-        return len(task.plan.clips)
     try:
-        partial = Path(tempfile.mkdtemp(prefix=f"{task.task_id}{PARTIAL}", dir=task.folder))
-        try:
-            receipt = _encode_into(partial, task)
-            with atomic_file(partial / _RECEIPT) as file:
-                file.write(json.dumps(receipt).encode())
-            partial.rename(final)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        fsync_folder(task.folder)
+        _commit(task.work / ENCODED, task.clips_id, partial(_encode_into, task=task))
+        if task.plan.annotations:
+            _commit(task.work / ANNOTATED, task.annotations_id, partial(_annotate_into, task=task))
     except OSError as error:
-        raise disk_error(error, task.folder) from None
+        raise disk_error(error, task.work) from None
     return len(task.plan.clips)
 
 
-def _encode_into(partial: Path, task: EncodeTask) -> dict[str, Any]:
+def _commit(folder: Path, name: str, write: Callable[[Path], dict[str, Any]]) -> None:
+    """Make `folder / name` with its receipt under a temporary name, unless it is there."""
+    final = folder / name
+    if (final / _RECEIPT).exists():
+        return
+    unfinished = Path(tempfile.mkdtemp(prefix=f"{name}{PARTIAL}", dir=folder))
     try:
-        clips = _encode_or_exclude(partial, task)
+        receipt = write(unfinished)
+        for piece in unfinished.iterdir():
+            with piece.open("rb") as file:
+                os.fsync(file.fileno())
+        with atomic_file(unfinished / _RECEIPT) as file:
+            file.write(json.dumps(receipt).encode())
+        unfinished.rename(final)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    fsync_folder(folder)
+
+
+def _encode_into(folder: Path, task: MakeTask) -> dict[str, Any]:
+    try:
+        clips = _encode_or_exclude(folder, task)
     except Excluded as excluded:
-        for leftover in partial.iterdir():
+        for leftover in folder.iterdir():
             leftover.unlink()
         return {"excluded": [excluded.stage, excluded.reason, excluded.detail, task.plan.facts.num_frames]}
-    for clip in clips:
-        with open(clip.path, "rb") as file:
-            os.fsync(file.fileno())
     return {"clips": [_clip_json(clip) for clip in clips]}
 
 
-def _encode_or_exclude(partial: Path, task: EncodeTask) -> tuple[EncodedClip, ...]:
+def _encode_or_exclude(folder: Path, task: MakeTask) -> tuple[EncodedClip, ...]:
     try:
-        return encode(task.plan, task.root, partial, task.config)
+        return encode(task.plan, task.root, folder, task.config)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.EACCES, errno.EIO, errno.ESTALE):  # of a raw file: tried again next time
             raise _unreadable(Stage.ENCODE, error) from None
         raise
+
+
+def _annotate_into(folder: Path, task: MakeTask) -> dict[str, Any]:
+    recording, facts = task.plan.recording, task.plan.facts
+    picture = (facts.stored_width, facts.stored_height)
+    said = read_labels(recording, task.source, task.root, facts.num_frames, picture)
+    by_clip, wrong = annotate_clips(task.plan, said.annotations, task.root)
+    rows = [row for clip in task.plan.clips if clip.key in by_clip for row in by_clip[clip.key].rows]
+    (folder / _ROWS).write_bytes(table_bytes("annotations", rows))
+    for key, found in by_clip.items():
+        if found.masks:
+            (folder / f"{key}.npz").write_bytes(mask_bytes(found.masks))
+    exclusions = gather(recording, Stage.ANNOTATE, wrong, private=task.source.privacy == "private")
+    return {"exclusions": [dataclasses.asdict(exclusion) for exclusion in exclusions]}
 
 
 def _clip_json(clip: EncodedClip) -> dict[str, Any]:
@@ -140,14 +198,14 @@ def _clip_json(clip: EncodedClip) -> dict[str, Any]:
     return facts | {"path": Path(clip.path).name, "rate": str(clip.rate)}
 
 
-def load_encoded(plan: RecordingPlan, folder: Path, task_id: str) -> tuple[EncodedClip, ...] | Excluded:
-    """What `encode_task` committed for this plan."""
-    final = folder / task_id
+def load_made(task: MakeTask) -> Made | Excluded:
+    """What `make` committed for this task."""
+    final = task.work / ENCODED / task.clips_id
     receipt = json.loads((final / _RECEIPT).read_text())
     if "excluded" in receipt:
         stage, reason, detail, frames = receipt["excluded"]
-        return Excluded(stage, Reason(reason), detail, frames)
-    return tuple(
+        return Excluded(Stage(stage), Reason(reason), detail, frames)
+    clips = tuple(
         EncodedClip(
             **facts
             | {
@@ -157,7 +215,17 @@ def load_encoded(plan: RecordingPlan, folder: Path, task_id: str) -> tuple[Encod
                 "keyframes": tuple(facts["keyframes"]),
             }
         )
-        for clip, facts in zip(plan.clips, receipt["clips"], strict=True)
+        for clip, facts in zip(task.plan.clips, receipt["clips"], strict=True)
+    )
+    if not task.plan.annotations:
+        return Made(clips=clips, masks={}, annotations=None, exclusions=())
+    said = task.work / ANNOTATED / task.annotations_id
+    rows = json.loads((said / _RECEIPT).read_text())["exclusions"]
+    return Made(
+        clips=clips,
+        masks={path.stem: path for path in sorted(said.glob("*.npz"))},
+        annotations=(said / _ROWS).read_bytes(),
+        exclusions=tuple(Exclusion(**row) for row in rows),
     )
 
 
@@ -191,13 +259,14 @@ def work_area(out: Path, name: str, source: str) -> Iterator[Path]:
     busy = f"{out}: another build is writing here; wait for it, or name another --out"
     with ExitStack() as stack:
         try:
-            for folder in (out / SHARDS, work / "encoded", work / "receipts"):
+            for folder in (out / SHARDS, work / ENCODED, work / ANNOTATED, work / RECEIPTS):
                 folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(sole_user(work / "lock", busy))
         except OSError as error:
             raise UsageError(f"{out}: cannot be written: {error.strerror}") from None
         _claim(out, name, source)
-        forget_retried(work / "encoded")
+        forget_retried(work / ENCODED)
+        forget_retried(work / ANNOTATED)
         try:
             yield work
         except OSError as error:
@@ -220,15 +289,6 @@ def _owner(out: Path) -> tuple[str, str] | None:
             return None
         return str(descriptor["name"]), str(descriptor["source"]["name"])
     return name, source
-
-
-def recordings_of_receipts(work: Path) -> set[str]:
-    """Recordings whose clips lie in the shards that earlier builds finished."""
-    found: set[str] = set()
-    for path in (work / "receipts").iterdir():
-        with suppress(ValueError, KeyError, TypeError):  # a damaged receipt tells nothing
-            found |= {row["recording_id"] for row in json.loads(path.read_text())["clips"]}
-    return found
 
 
 def _claim(out: Path, name: str, source: str) -> None:

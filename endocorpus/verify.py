@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import av.error
+import numpy as np
 
 from endocorpus.corpus.files import digest_file
 from endocorpus.corpus.manifest import REPORT, SHARDS, Corpus
 from endocorpus.corpus.schema import TABLES
-from endocorpus.corpus.shards import Member, read_member, tar_members
+from endocorpus.corpus.shards import read_member, sample_members, tar_members
 from endocorpus.engine import run_tasks
 from endocorpus.errors import DataError
 from endocorpus.media.inspect import inspect_clip
@@ -68,6 +71,7 @@ def verify(
         by_shard.setdefault(row["shard"], []).append(row)
     listed = {entry["name"]: entry for entry in corpus.descriptor["shards"]}
     problems += _check_sums(corpus, by_shard, listed)
+    problems += _check_annotations(corpus, {row["key"]: row for rows in by_shard.values() for row in rows})
     tasks = [
         _ShardTask(
             path=corpus.shard_path(name),
@@ -141,28 +145,18 @@ def _check_shard(task: _ShardTask) -> list[Problem]:
 def _check_members(task: _ShardTask, where: str) -> Iterator[Problem]:
     with task.path.open("rb") as shard:
         for row in task.rows:
-            key = row["key"]
-            members = [
-                Member(
-                    name=f"{key}.{kind}",
-                    offset=row[f"{kind}_offset"],
-                    size=row[f"{kind}_size"],
-                    digest=row[f"{kind}_xxh3_128"],
-                )
-                for kind in ("json", "mp4")
-            ]
             try:
-                card, video = (read_member(shard, member) for member in members)
+                card, video, *masks = (read_member(shard, member) for member in sample_members(row))
             except DataError as error:
                 yield Problem(where=where, what=str(error))
                 continue
             yield from _check_clip(row, card, video, where, task.decode)
+            yield from _check_masks(row, masks, where)
 
 
 def _check_clip(row: Mapping[str, Any], card: bytes, video: bytes, where: str, decode: bool) -> Iterator[Problem]:
     told = json.loads(card)
-    kept = {**row, "labels": {label["name"]: label["value"] for label in row["labels"]}}
-    different = [name for name in told if name in kept and told[name] != kept[name]]
+    different = [name for name in told if name in row and told[name] != row[name]]
     if different:
         yield Problem(where=where, what=f"{row['key']}.json differs from the manifest in {', '.join(different)}")
     if not decode:
@@ -179,13 +173,42 @@ def _check_clip(row: Mapping[str, Any], card: bytes, video: bytes, where: str, d
         yield Problem(where=where, what=f"{row['key']}.mp4 carries more than pixels: {', '.join(facts.beside)}")
 
 
+def _check_masks(row: Mapping[str, Any], masks: list[bytes], where: str) -> Iterator[Problem]:
+    """Label maps must open and have the size of the clip."""
+    for data in masks:
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as maps:
+                shapes = {maps[entry].shape for entry in maps.files}
+        except (ValueError, OSError, KeyError, zipfile.BadZipFile):
+            shapes = set()
+        if shapes != {(row["height"], row["width"])}:
+            yield Problem(where=where, what=f"{row['key']}.masks.npz does not hold label maps of the clip's size")
+
+
+def _check_annotations(corpus: Corpus, by_key: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    """Every annotation lies on frames and inside the picture of a clip that there is."""
+    columns = ("key", "frame", "stop", "xmin", "ymin", "xmax", "ymax")
+    wrong: Counter[str] = Counter()
+    for key, frame, stop, *box in zip(*(corpus.table("annotations")[c].to_pylist() for c in columns), strict=True):
+        clip = by_key.get(key)
+        if clip is None:
+            wrong["of clips that are not in the manifest"] += 1
+        elif not 0 <= frame < stop <= clip["num_frames"]:
+            wrong["beyond the frames of their clip"] += 1
+        elif box[0] is not None and not _in_picture(box, clip["width"], clip["height"]):
+            wrong["outside the picture of their clip"] += 1
+    for what, count in sorted(wrong.items()):
+        yield Problem(where="annotations.parquet", what=f"rows {what}: {count}")
+
+
+def _in_picture(box: Sequence[float], width: int, height: int) -> bool:
+    xmin, ymin, xmax, ymax = box
+    return 0 <= xmin < xmax <= width and 0 <= ymin < ymax <= height
+
+
 def _check_tar(task: _ShardTask, where: str) -> Iterator[Problem]:
     """A plain tar reader must see the same members at the same places as the manifest says."""
-    planned = [
-        (f"{row['key']}.{kind}", row[f"{kind}_offset"], row[f"{kind}_size"])
-        for row in task.rows
-        for kind in ("json", "mp4")
-    ]
+    planned = [(member.name, member.offset, member.size) for row in task.rows for member in sample_members(row)]
     try:
         seen = list(tar_members(task.path))
     except DataError as error:

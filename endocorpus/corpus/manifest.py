@@ -95,6 +95,11 @@ def table_bytes(name: str, rows: Iterable[Mapping[str, object]]) -> bytes:
     schema = TABLES[name]
     table = pa.Table.from_pylist([_complete(row, schema) for row in rows], schema=schema)
     table.validate(full=True)
+    return parquet_bytes(table)
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as Parquet; the bytes depend on its content alone."""
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer, compression="zstd", version="2.6", store_schema=False)
     return bytes(buffer.getvalue().to_pybytes())
@@ -125,11 +130,16 @@ def read_table(root: Path, name: str, digest: str) -> pa.Table:
         raise DataError(f"{path}: {error.strerror}; run `endocorpus verify {root}`") from None
     if digest_bytes(data) != digest:  # a flipped bit can turn one valid table into another
         raise DataError(f"{path}: damaged; run `endocorpus verify {root}`")
-    # Not read_table: its threads abort the interpreter at exit now and then (seen with pyarrow 26.0.1).
-    table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+    table = parse_parquet(data)
     if table.schema.names != TABLES[name].names:
         raise DataError(f"{path}: columns are not those of schema {SCHEMA_VERSION}")
     return table
+
+
+def parse_parquet(data: bytes) -> pa.Table:
+    """The table that `parquet_bytes` wrote."""
+    # Not read_table: its threads abort the interpreter at exit now and then (seen with pyarrow 26.0.1).
+    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
 
 
 def write_descriptor(root: Path, descriptor: Mapping[str, object]) -> None:

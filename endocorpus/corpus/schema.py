@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-_LABELS = pa.list_(pa.struct([pa.field("name", pa.string(), False), pa.field("value", pa.string(), False)]))
+# `value` is the vocabulary's code, "" where it has none for what the provider wrote, which is `raw`.
+_LABELS = pa.list_(pa.struct([pa.field(name, pa.string(), False) for name in ("name", "value", "raw")]))
 _COUNTS = pa.list_(pa.struct([pa.field("what", pa.string(), False), pa.field("count", pa.int32(), False)]))
 
 
@@ -39,6 +40,8 @@ RECORDINGS = _table(
     variable_rate=pa.bool_(),
     width=pa.int32(),  # pixels as displayed
     height=pa.int32(),
+    stored_width=pa.int32(),  # pixels as stored
+    stored_height=pa.int32(),
     codec=pa.string(),
     container=pa.string(),
     bytes=pa.int64(),
@@ -55,6 +58,9 @@ CLIPS = _table(
     json_offset=pa.int64(),
     json_size=pa.int64(),
     json_xxh3_128=pa.string(),
+    masks_offset=(pa.int64(), True),  # of the .npz of label maps; null without masks
+    masks_size=(pa.int64(), True),
+    masks_xxh3_128=(pa.string(), True),
     source=pa.string(),
     recording_id=pa.string(),
     case_id=pa.string(),
@@ -63,7 +69,7 @@ CLIPS = _table(
     stop_frame=pa.int64(),
     stride=pa.int32(),  # source frames per clip frame
     num_frames=pa.int32(),
-    rate_num=pa.int32(),  # frames per second of the clip
+    rate_num=pa.int32(),  # frames per second of the clip, in the time of the examination
     rate_den=pa.int32(),
     width=pa.int32(),
     height=pa.int32(),
@@ -75,17 +81,25 @@ CLIPS = _table(
     status=pa.string(),  # ready; `forgotten` tombstones come with deletion
 )
 
+# In clip coordinates. Pixels count from the outer edge of the top left pixel, so boxes are half-open.
 ANNOTATIONS = _table(
     key=pa.string(),  # clip
-    frame=(pa.int32(), True),  # in clip coordinates; null for the whole clip
-    kind=pa.string(),  # frame_label | box | mask | triplet | phase
-    name=pa.string(),
-    value=pa.string(),  # normalised
+    recording_id=pa.string(),
+    frame=pa.int32(),  # first frame, counted in the clip
+    stop=pa.int32(),  # frame after the last
+    kind=pa.string(),  # label | box | polygon | mask | triplet | none: looked at, and nothing found
+    name=pa.string(),  # which label, such as finding, instrument, phase
+    value=pa.string(),  # code of the vocabulary; "" where it has none
     raw=pa.string(),  # as the provider wrote it
-    xmin=(pa.float32(), True),  # pixels of the clip, half-open
+    instance=(pa.int32(), True),  # number of the object on its frame
+    xmin=(pa.float32(), True),  # of a box, or around a polygon or mask
     ymin=(pa.float32(), True),
     xmax=(pa.float32(), True),
     ymax=(pa.float32(), True),
+    polygon=(pa.list_(pa.float32()), True),  # x0, y0, x1, y1, ...
+    mask=(pa.string(), True),  # entry of <key>.masks.npz; the object's pixels have the value instance + 1
+    notes=pa.list_(pa.string()),  # such as interpolated, ellipse
+    origin=pa.string(),  # label file or, for one file a frame, its folder; below the raw root
 )
 
 DEID = _table(
@@ -98,7 +112,7 @@ DEID = _table(
 
 EXCLUDED = _table(
     subject=pa.string(),  # path below the raw root, or a neutral id for a private source
-    unit=pa.string(),  # file | recording
+    unit=pa.string(),  # file | recording | annotation
     stage=pa.string(),
     reason=pa.string(),
     detail=pa.string(),

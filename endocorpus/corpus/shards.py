@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import xxhash
 
@@ -36,13 +36,22 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One clip on its way into a shard: the video, its card, and its masks as .npz bytes if it has any."""
+
+    clip: EncodedClip
+    card: Mapping[str, object]
+    masks: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShardReceipt:
-    """A committed shard: size and xxh3-128 of the whole tar, and its members in order."""
+    """A committed shard: size and xxh3-128 of the whole tar, and the members of each sample: card, video, masks."""
 
     name: str
     size: int
     digest: str
-    members: tuple[Member, ...]
+    samples: tuple[tuple[Member, ...], ...]
 
 
 class _HashingFile(io.RawIOBase):
@@ -64,28 +73,32 @@ class _HashingFile(io.RawIOBase):
         return self.size
 
 
-def write_shard(path: Path, samples: Iterable[tuple[EncodedClip, Mapping[str, object]]]) -> ShardReceipt:
-    """Write clips as `<key>.json` + `<key>.mp4` pairs, in the order given, and commit the tar atomically.
+def write_shard(path: Path, samples: Iterable[Sample]) -> ShardReceipt:
+    """Write samples as `<key>.json`, `<key>.mp4` and, with masks, `<key>.masks.npz`; commit the tar atomically.
 
     Raises:
         DataError: a clip's file no longer has the bytes that were audited.
         ValueError: a key that WebDataset or USTAR would cut.
     """
-    members: list[Member] = []
+    members: list[tuple[Member, ...]] = []
     with atomic_file(path) as file:
         out = _HashingFile(file)
         with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for clip, card in samples:
-                key = clip.plan.key
-                if not KEY.fullmatch(key):
-                    raise ValueError(f"not a sample key: {key!r}")
-                card_bytes = (json.dumps(card, sort_keys=True, ensure_ascii=True) + "\n").encode("ascii")
-                members.append(_add(tar, f"{key}.json", card_bytes))
-                video = Path(clip.path).read_bytes()
-                if digest_bytes(video) != clip.digest:
-                    raise DataError(f"{clip.path}: changed after it was encoded; delete it and build again")
-                members.append(_add(tar, f"{key}.mp4", video))
-    return ShardReceipt(name=path.name, size=out.size, digest=out.hasher.hexdigest(), members=tuple(members))
+            members += [tuple(_add_sample(tar, sample)) for sample in samples]
+    return ShardReceipt(name=path.name, size=out.size, digest=out.hasher.hexdigest(), samples=tuple(members))
+
+
+def _add_sample(tar: tarfile.TarFile, sample: Sample) -> Iterator[Member]:
+    clip, key = sample.clip, sample.clip.plan.key
+    if not KEY.fullmatch(key):
+        raise ValueError(f"not a sample key: {key!r}")
+    yield _add(tar, f"{key}.json", (json.dumps(sample.card, sort_keys=True, ensure_ascii=True) + "\n").encode("ascii"))
+    video = Path(clip.path).read_bytes()
+    if digest_bytes(video) != clip.digest:
+        raise DataError(f"{clip.path}: changed after it was encoded; delete it and build again")
+    yield _add(tar, f"{key}.mp4", video)
+    if sample.masks is not None:
+        yield _add(tar, f"{key}.masks.npz", sample.masks)
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> Member:
@@ -107,6 +120,21 @@ def read_member(shard: BinaryIO, member: Member) -> bytes:
     if digest_bytes(data) != member.digest:
         raise DataError(f"{member.name} at byte {member.offset} is damaged or cut short")
     return data
+
+
+def sample_members(row: Mapping[str, Any]) -> tuple[Member, ...]:
+    """Card, video and, if there are any, masks of a clip, from its row of `clips.parquet`."""
+    kinds = {"json": "json", "mp4": "mp4", "masks": "masks.npz"}
+    return tuple(
+        Member(
+            name=f"{row['key']}.{suffix}",
+            offset=row[f"{kind}_offset"],
+            size=row[f"{kind}_size"],
+            digest=row[f"{kind}_xxh3_128"],
+        )
+        for kind, suffix in kinds.items()
+        if row[f"{kind}_offset"] is not None
+    )
 
 
 def shard_digest(path: Path) -> str:

@@ -6,18 +6,23 @@ identifies a patient is not examined yet, so every private recording stays in qu
 
 from __future__ import annotations
 
-from endocorpus.records import Cleared, Excluded, MediaFacts, Reason, Stage
+from collections.abc import Sequence
+
+from endocorpus.records import Cleared, Excluded, Label, MediaFacts, Reason, Stage
 from endocorpus.sources.layout import Source
 
 CLOSED_CHANNELS = ("audio", "subtitles", "data streams", "attachments", "chapters", "container metadata", "captions")
 
 
-def decide(source: Source, facts: MediaFacts) -> Cleared:
+def decide(source: Source, facts: MediaFacts, labels: Sequence[Label]) -> Cleared:
     """Clear a recording of a public source; refuse a private one.
 
     Raises:
-        Excluded: the source is private. There is no option to overrule it.
+        Excluded: a table denies consent, or the source is private. There is no option to overrule it.
     """
+    denied = [label for label in labels if label.name == "consent" and label.code not in {"yes", "y", "1", "true"}]
+    if denied:
+        raise Excluded(Stage.DEID, Reason.NO_CONSENT, "consent is not given", frames=facts.num_frames)
     if source.privacy != "public":
         raise Excluded(
             Stage.DEID,

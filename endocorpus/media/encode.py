@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import ffmpeg
 import imageio_ffmpeg
@@ -38,11 +38,12 @@ from endocorpus.media.probe import (
     open_video,
     pass_on_machine_error,
 )
-from endocorpus.records import Cleared, ClipPlan, EncodedClip, Excluded, Reason, RecordingPlan, Stage
+from endocorpus.records import Cleared, ClipPlan, Cut, EncodedClip, Excluded, Reason, RecordingPlan, Stage
 from endocorpus.settings import Settings
 
 _SECONDS_TO_START, _SECONDS_PER_FRAME = 120, 1.0  # far beyond the slowest machine; a hang still ends
 _running: set[subprocess.Popen[bytes]] = set()
+Side = Annotated[int, Field(ge=0, le=10_000)]
 
 
 class EncodeConfig(Settings):
@@ -53,6 +54,7 @@ class EncodeConfig(Settings):
     crf: int = Field(default=23, ge=0, le=51)  # x264 constant rate factor; 0 is lossless
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower"] = "veryfast"
     keyframe_interval: int = Field(default=30, ge=1, le=10_000)  # frames
+    cut: tuple[Side, Side, Side, Side] = (0, 0, 0, 0)  # pixels taken off left, top, right, bottom before scaling
 
 
 @cache
@@ -63,7 +65,15 @@ def encoder_build() -> str:
 
 
 def picture_size(width: int, height: int, config: EncodeConfig) -> tuple[int, int]:
-    """Even width and height of the encoded picture for a source of `width` x `height` displayed pixels."""
+    """Even width and height of the encoded picture for a source of `width` x `height` displayed pixels.
+
+    Raises:
+        Excluded: less than 16 pixels are left of a side when `config.cut` is taken off.
+    """
+    left, top, right, bottom = config.cut
+    width, height = width - left - right, height - top - bottom
+    if min(width, height) < 16 and any(config.cut):
+        raise Excluded(Stage.ENCODE, Reason.CUT_AWAY, f"encode.cut leaves {width}x{height} pixels of the picture")
     scale = min(1.0, config.short_side / min(width, height))
     return max(2, 2 * round(width * scale / 2)), max(2, 2 * round(height * scale / 2))
 
@@ -103,7 +113,7 @@ def encode(plan: RecordingPlan, root: Path, folder: Path, config: EncodeConfig) 
 
 def _command(plan: RecordingPlan, root: Path, config: EncodeConfig) -> list[str]:
     """The ffmpeg call of one recording: input, graph, and a muxer that starts a new file at each clip's first frame."""
-    facts, rate, clips = plan.facts, plan.facts.rate, plan.clips
+    facts, rate, clips = plan.facts, plan.rate, plan.clips
     if plan.recording.media.kind == "frames":
         stream = ffmpeg.input(
             "pipe:0", format="rawvideo", pix_fmt="rgb24", s=f"{facts.width}x{facts.height}", framerate=str(rate)
@@ -114,10 +124,13 @@ def _command(plan: RecordingPlan, root: Path, config: EncodeConfig) -> list[str]
             index = main_video(container).index
         source = ffmpeg.input(f"file:{path}", protocol_whitelist="file", format_whitelist=DEMUXERS, threads=1)
         stream = source[str(index)]
+    if clips[0].stride > 1:
+        stream = stream.filter("select", f"not(mod(n,{clips[0].stride}))")
+    stream = stream.filter("settb", f"{rate.denominator}/{rate.numerator}").filter("setpts", "N")
+    if plan.cut != Cut():
+        stream = _cut(stream, plan)
     graph = (
-        stream.filter("settb", f"{rate.denominator}/{rate.numerator}")
-        .filter("setpts", "N")
-        .filter("scale", clips[0].width, clips[0].height, flags="bicubic")
+        stream.filter("scale", clips[0].width, clips[0].height, flags="bicubic")
         .filter("setsar", 1)
         .filter("format", "yuv420p")
     )
@@ -148,11 +161,20 @@ def _command(plan: RecordingPlan, root: Path, config: EncodeConfig) -> list[str]
         format="segment",
         segment_format="mp4",
         segment_format_options="movflags=+faststart:fflags=+bitexact",
-        segment_frames=",".join(map(str, edges)) or str(len(clips[0].span) + 1),
+        segment_frames=",".join(map(str, edges)) or str(clips[0].num_frames + 1),
         reset_timestamps=1,
     )
     flags = ("-hide_banner", "-nostdin", "-xerror", "-loglevel", "error", "-nostats")
     return list(ffmpeg.compile(output.global_args(*flags), cmd=imageio_ffmpeg.get_ffmpeg_exe()))
+
+
+def _cut(stream: Any, plan: RecordingPlan) -> Any:
+    """Take the sides off, counted in displayed pixels; colours at full size let edges be odd."""
+    cut, facts = plan.cut, plan.facts
+    width, height = facts.width - cut.left - cut.right, facts.height - cut.top - cut.bottom
+    if facts.width != facts.stored_width:
+        stream = stream.filter("scale", facts.width, facts.height, flags="bicubic").filter("setsar", 1)
+    return stream.filter("format", "yuv444p").filter("crop", width, height, cut.left, cut.top, exact=1)
 
 
 MOST_CLIPS = 10_000
@@ -162,11 +184,12 @@ MOST_CLIPS = 10_000
 def _edges(clips: Sequence[ClipPlan]) -> list[int]:
     """First output frame of every clip but the first. Clips follow each other: a gap needs the seek planner."""
     for before, after in pairwise(clips):
-        if before.span.stop != after.span.start or (before.width, before.height) != (after.width, after.height):
-            raise ValueError("clips of one pass must follow each other and share a size")
-    if clips[0].span.start != 0:
-        raise ValueError("the first clip must start with the recording")
-    return [clip.span.start for clip in clips[1:]]
+        same = (before.width, before.height, before.stride) == (after.width, after.height, after.stride)
+        if before.span.stop != after.span.start or not same:
+            raise ValueError("clips of one pass must follow each other and share a size and stride")
+    if any(clip.span.start % clip.stride for clip in clips) or clips[0].span.start != 0:
+        raise ValueError("the first clip must start with the recording, the others on its stride")
+    return [clip.span.start // clip.stride for clip in clips[1:]]
 
 
 def _raw_frames(plan: RecordingPlan, root: Path) -> Iterator[bytes]:
@@ -279,10 +302,9 @@ def prove(clip: ClipPlan, plan: RecordingPlan, path: Path) -> EncodedClip:
     """
     with path.open("rb") as file:
         facts = inspect_clip(file)
-    if facts.num_frames != len(clip.span):
-        raise Excluded(
-            Stage.ENCODE, Reason.DAMAGED, f"{len(clip.span)} frames were planned, {facts.num_frames} were decoded"
-        )
+    if facts.num_frames != clip.num_frames:
+        detail = f"{clip.num_frames} frames were planned, {facts.num_frames} were decoded"
+        raise Excluded(Stage.ENCODE, Reason.DAMAGED, detail)
     if facts.beside or (facts.width, facts.height) != (clip.width, clip.height) or facts.keyframes[0] != 0:
         raise RuntimeError(f"{clip.key}: not encoded as planned: {facts}")
     return EncodedClip(
@@ -291,7 +313,7 @@ def prove(clip: ClipPlan, plan: RecordingPlan, path: Path) -> EncodedClip:
         size=path.stat().st_size,
         digest=digest_file(path),
         num_frames=facts.num_frames,
-        rate=plan.facts.rate,
+        rate=plan.rate,
         keyframes=facts.keyframes,
         mean_luma=facts.mean_luma,
         sharpness=facts.sharpness,

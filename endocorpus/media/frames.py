@@ -1,15 +1,19 @@
-"""Single frames out of an encoded clip."""
+"""Single pictures: frames out of an encoded clip, and masks."""
 
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import av
 import av.error
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from endocorpus.errors import DataError
+from endocorpus.media.probe import IMAGE_FORMATS, pass_on_machine_error
+from endocorpus.records import Excluded, Reason, Stage
 
 
 def keyframe(data: bytes, which: int) -> npt.NDArray[np.uint8]:
@@ -27,3 +31,19 @@ def keyframe(data: bytes, which: int) -> npt.NDArray[np.uint8]:
     except av.error.FFmpegError as error:
         raise DataError(f"cannot be decoded: {error.strerror}") from None
     raise DataError(f"has no keyframe {which}")
+
+
+def read_mask(path: Path) -> npt.NDArray[np.bool_]:
+    """A mask picture as (height, width): bright is in. JPEG masks are not quite black and white, some have colours.
+
+    Raises:
+        Excluded: it cannot be decoded. The message carries no path.
+    """
+    try:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            grey = np.asarray(image) if image.mode == "P" else np.asarray(image.convert("L"))
+    except Exception as error:  # noqa: BLE001 - decoders of damaged images raise whatever they stumble over
+        pass_on_machine_error(error)
+        raise Excluded(Stage.ANNOTATE, Reason.DAMAGED, f"a mask cannot be decoded: {type(error).__name__}") from None
+    few = image.mode == "P" or grey.max(initial=0) <= 1  # numbers of objects, not brightness
+    return grey >= (1 if few else 128)

@@ -129,7 +129,7 @@ def _probe_video(path: Path) -> MediaFacts:
         metadata += len(container.chapters())
         promised = stream.frames
         index = _packet_index(container, stream)
-        width, height = _display_size(path, stream.index)
+        (width, height), stored = _display_size(path, stream.index)
         num_frames = len(index)
         if _first_name(container) in _COUNTED_BY_DECODING:
             num_frames = _count_by_decoding(path, stream.index)
@@ -145,6 +145,8 @@ def _probe_video(path: Path) -> MediaFacts:
             variable_rate=_varies(index.pts),
             width=width,
             height=height,
+            stored_width=stored[0],
+            stored_height=stored[1],
             codec=stream.codec_context.name,
             container=_first_name(container),
             dropped_streams=dict(sorted(others.items())),
@@ -205,8 +207,8 @@ def _count_by_decoding(path: Path, stream_index: int) -> int:
             _exclude(Reason.DAMAGED, f"decoding stops: {error.strerror}")
 
 
-def _display_size(path: Path, stream_index: int) -> tuple[int, int]:
-    """Width and height upright and with square pixels, from the first decoded frame."""
+def _display_size(path: Path, stream_index: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Width and height upright, from the first decoded frame: with square pixels, and as they are stored."""
     with open_video(path) as container:
         stream: Any = container.streams[stream_index]
         try:
@@ -218,7 +220,8 @@ def _display_size(path: Path, stream_index: int) -> tuple[int, int]:
         aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
         width = round(frame.width * aspect) if Fraction(1, 8) <= aspect <= 8 else frame.width  # else a damaged header
         turned = frame.rotation % 180 == 90
-        return (frame.height, width) if turned else (width, frame.height)
+        stored = (frame.width, frame.height)
+        return ((frame.height, width), stored[::-1]) if turned else ((width, frame.height), stored)
 
 
 def _nominal_rate(stream: VideoStream) -> Fraction:
@@ -289,6 +292,8 @@ def _probe_frames(paths: Sequence[Path], rate: Fraction | None) -> MediaFacts:
         variable_rate=False,
         width=width,
         height=height,
+        stored_width=width,
+        stored_height=height,
         codec="+".join(sorted(formats)),
         container="images",
         dropped_streams={},

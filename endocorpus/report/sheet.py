@@ -80,7 +80,7 @@ def _thumbnail(corpus: Corpus, row: Mapping[str, Any]) -> Thumbnail:
         recording_id=row["recording_id"],
         frame=row["keyframes"][middle],
         microseconds=row["num_frames"] * row["rate_den"] * 1_000_000 // row["rate_num"],
-        labels=tuple(f"{label['name']}: {label['value']}" for label in row["labels"]),
+        labels=tuple(f"{label['name']}: {label['value'] or label['raw']}" for label in row["labels"]),
         uri="data:image/jpeg;base64," + base64.b64encode(_jpeg(picture)).decode("ascii"),
         width=picture.width,
         height=picture.height,

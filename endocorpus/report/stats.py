@@ -141,7 +141,7 @@ def compute(corpus: Corpus) -> Stats:
     return Stats(
         files_found=int(counts["files"]),
         files_kept=int(recordings["num_files"].sum()),
-        files_sidecar=int(counts["sidecars"]),
+        files_sidecar=sum(counts["sidecars"].values()),
         files_excluded=int(excluded["files"].sum()),
         recordings=len(recordings),
         recordings_excluded=int(excluded["recordings"].sum()),
@@ -196,11 +196,14 @@ def _recordings(corpus: Corpus) -> pd.DataFrame:
         frames=[row["num_frames"] for row in timing],
         rate=[_rate(row["rate_num"], row["rate_den"]) for row in timing],
         capture_rate=[_rate(row["capture_rate_num"], row["capture_rate_den"]) for row in timing],
-        microseconds=[_microseconds(row["num_frames"], row["rate_num"], row["rate_den"]) for row in timing],
+        microseconds=[_microseconds(row) for row in timing],
     )
 
 
-def _microseconds(frames: int, num: int, den: int) -> int:
+def _microseconds(row: Mapping[str, int | None]) -> int:
+    """Duration in the time of the examination, which the container's rate may hide."""
+    rate = "capture_rate" if row["capture_rate_num"] else "rate"
+    frames, num, den = row["num_frames"] or 0, row[f"{rate}_num"] or 1, row[f"{rate}_den"] or 1
     return (frames * den * _MICRO + num // 2) // num
 
 
@@ -220,7 +223,7 @@ def _clips(corpus: Corpus) -> pd.DataFrame:
 
 def _labels(corpus: Corpus) -> Table:
     rows = [
-        (label["name"], label["value"], int(table == "recordings"), int(table == "clips"))
+        (label["name"], label["value"] or label["raw"], int(table == "recordings"), int(table == "clips"))
         for table in ("recordings", "clips")
         for labels in corpus.table(table).column("labels").to_pylist()
         for label in labels

@@ -16,7 +16,7 @@ from endocorpus.records import Privacy
 from endocorpus.sources.layout import Archive, Expected, FrameFolders, Layout, Source
 
 _PACKAGE = Path(__file__).parent
-_HELPERS = {"layout"}
+_HELPERS = {"layout", "readers"}
 SOURCES: tuple[str, ...] = tuple(
     sorted(
         module.name.replace("_", "-") for module in pkgutil.iter_modules([str(_PACKAGE)]) if module.name not in _HELPERS

@@ -1,4 +1,4 @@
-"""The layout grammar: how a source's files on disk are named, and what the names say.
+"""The layout grammar: how a source's files on disk are named, what the names say, and which files say more.
 
 A pattern is a regular expression over the whole path below the root, with `/` between folders. Its named groups fill
 the templates, e.g. ``recording="{lesion}-{light}"``. Patterns are tried in order; a file that none names becomes an
@@ -8,12 +8,13 @@ exclusion, so nothing is overlooked in silence.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal
 
-from endocorpus.records import Privacy
+from endocorpus.records import Kind, Privacy
 
 VIDEO_SUFFIXES = (
     ".mp4",
@@ -35,31 +36,43 @@ VIDEO_SUFFIXES = (
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
 
-def _suffixes(suffixes: tuple[str, ...]) -> str:
+def any_suffix(suffixes: tuple[str, ...]) -> str:
+    """A pattern for one of `suffixes`, in any case."""
     return "(?i:" + "|".join(re.escape(suffix) for suffix in suffixes) + ")"
 
 
-ANY_VIDEO = rf"(?P<stem>.+){_suffixes(VIDEO_SUFFIXES)}"
-ANY_FRAME = rf"(?P<folder>(?:.*/)?)(?P<before>[^/]*?)(?P<frame>\d+){_suffixes(IMAGE_SUFFIXES)}"
+VIDEO = any_suffix(VIDEO_SUFFIXES)
+IMAGE = any_suffix(IMAGE_SUFFIXES)
+ANY_VIDEO = rf"(?P<stem>.+){VIDEO}"
+ANY_FRAME = rf"(?P<folder>(?:.*/)?)(?P<before>[^/]*?)(?P<frame>\d+){IMAGE}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Videos:
-    """Each matching file is one recording. `labels` are templates by label name."""
+    """Each matching file is one recording.
+
+    Names that differ only in case, blanks or composition are one recording, which two files cannot both be, unless
+    `exact_names` says that the provider tells recordings apart by nothing else.
+    """
 
     pattern: str
     recording: str
     case: str
     case_basis: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    capture_rate: Fraction | None = None  # frames per second, where the container's rate lies
+    exact_names: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameFolders:
-    """Each folder of numbered images is one recording, ordered by the number in the group `frame`.
+    """Numbered images that share all groups of the pattern, but those that order and link them, are one recording.
 
-    All groups but `frame` name the recording; numbers must follow each other without a gap. Images say nothing about
-    time, so the rate is declared here.
+    `order` names the groups that, as numbers, put the images in order. Images say nothing about time, so `rate` is
+    declared here. `gaps`: whether a missing number leaves the recording out, or the images are joined over it.
+    `ranges` cut one run of numbers into recordings; the group `range` is the place of the range, from 1.
+    `links` are groups that name the same patient or examination where they are equal.
+    `named_by`: the images' own names tell nothing; a file beside each one does.
     """
 
     pattern: str
@@ -67,17 +80,81 @@ class FrameFolders:
     case: str
     case_basis: str
     rate: Fraction
+    order: tuple[str, ...] = ("frame",)
+    gaps: Literal["refuse", "join"] = "refuse"
+    ranges: tuple[tuple[int, int], ...] = ()  # first and last number
+    links: tuple[str, ...] = ()
+    named_by: NamedBy | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    capture_rate: Fraction | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedBy:
+    """Where the sequence and number of an image stand, if not in its name. `path` is a template of the pattern's
+    groups; `read` gives the groups to add, or None if the file does not tell."""
+
+    path: str
+    read: Callable[[Path], Mapping[str, str] | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """One statement of a label file, as a reader finds it; what it leaves open, the file's own name says.
+
+    `frame` and `last` are stems or numbers of frames; a note without a frame is about the whole recording.
+    Coordinates as in `records.Annotation`.
+    """
+
+    kind: Kind
+    name: str
+    raw: str
+    recording: str | None = None
+    frame: str | None = None
+    last: str | None = None
+    box: tuple[float, float, float, float] | None = None
+    polygon: tuple[float, ...] = ()
+    mask: bool = False  # the file itself is the mask
+    instance: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+Reader = Callable[[Path, Mapping[str, str]], Iterator[Note]]
+"""Reads a label file: (path, groups of its name) -> notes. Raises `LabelError` for a file that cannot be understood."""
+
+
+class LabelError(ValueError):
+    """A label file cannot be understood; the message says where in it and why, without its path."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """Files that say something about recordings.
+
+    `recording` are templates of the name of the recording that the file is about; the first that names one counts.
+    Without any, the file is a table whose rows name recordings themselves. `frame` is a template of the one frame
+    that the file is about.
+    """
+
+    pattern: str
+    read: Reader
+    recording: tuple[str, ...] = ()
+    frame: str | None = None
+    about: Literal["recording", "case"] = "recording"  # what the rows of a table name
+    ranges: tuple[tuple[int, int], ...] = ()  # as in FrameFolders, of the group `frame`
+    named_by: NamedBy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sidecars:
-    """Files that belong to the source but hold no recording: labels, calibration, documents."""
+    """Files that belong to the source but hold no recording and no label of one. `what` is told to people."""
 
     pattern: str
+    what: Literal["document", "still image", "derived"] = "document"
 
 
-Layout = tuple[Videos | FrameFolders | Sidecars, ...]
+Rule = Videos | FrameFolders | Labels | Sidecars
+Layout = tuple[Rule, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,19 +195,19 @@ class Source:
     home: str
     licence: str
     licence_status: Literal["verified", "third-party", "unverified"]
+    licence_page: str  # where the licence was read
     redistribution: Literal["yes", "same-licence", "no", "unknown"]
     privacy: Privacy
     vouched_by: Literal["provider", "owner"]  # who says that it may be used
+    access: Literal["open", "form", "email-password", "private"]
     obtain: str
+    size: str
     modality: str
     organ: str
-    layout: Layout
-    licence_page: str  # where the licence was read, "" if nowhere
-    access: Literal["open", "form", "email-password", "private"]
-    size: str
     good_for: str
     traps: tuple[str, ...]
-    unverified: tuple[str, ...]  # what the software assumes although nobody has seen it
+    unverified: tuple[str, ...]  # what is assumed although nobody has seen it
+    layout: Layout
     archives: tuple[Archive, ...] = ()
     expected: Mapping[str, Expected] = field(default_factory=dict)
-    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings by section
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings that a build of it starts from

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from endocorpus.cli import main
 from endocorpus.console import duration
 from endocorpus.corpus.manifest import Corpus
+from endocorpus.sources import SOURCES
 from tests.endocorpus.conftest import fingerprint
 from tests.media import write_frames, write_video
 
@@ -105,7 +106,7 @@ def test_an_undamaged_corpus_verifies(corpus: Corpus) -> None:
 
 
 def test_reading_commands_speak_json(corpus: Corpus, raw: Path) -> None:
-    assert {s["name"] for s in json.loads(run("sources", "--json").stdout)} == {"colonoscopic", "folder"}
+    assert {s["name"] for s in json.loads(run("sources", "--json").stdout)} == set(SOURCES)
     assert json.loads(run("sources", "colonoscopic", "--json").stdout)["licence_status"] == "unverified"
     assert json.loads(run("report", corpus.root, "--json").stdout)
     assert json.loads(run("info", corpus.root, "--json").stdout)["name"] == "folder"

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from endocorpus.corpus.files import atomic_file, digest_bytes
 from endocorpus.corpus.manifest import DESCRIPTOR, Corpus, open_corpus, table_bytes, write_descriptor
 from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
-from endocorpus.corpus.shards import assign_buckets, read_member, shard_digest, write_shard
+from endocorpus.corpus.shards import Sample, assign_buckets, read_member, shard_digest, write_shard
 from endocorpus.errors import DataError
 from endocorpus.records import ClipPlan, EncodedClip, Span
 
@@ -48,13 +48,16 @@ def test_shards_hold_what_was_written_for_us_and_for_webdataset(
     tmp_path_factory: pytest.TempPathFactory, contents: dict[str, bytes]
 ) -> None:
     folder = tmp_path_factory.mktemp("shard")
-    samples = [(clip(folder, key, data), {"key": key, "n": i}) for i, (key, data) in enumerate(contents.items())]
+    samples = [
+        Sample(clip=clip(folder, key, data), card={"key": key, "n": i})
+        for i, (key, data) in enumerate(contents.items())
+    ]
     receipt = write_shard(folder / "a.tar", samples)
     again = write_shard(folder / "b.tar", samples)
     assert receipt.digest == again.digest == shard_digest(folder / "a.tar")
     assert receipt.size == (folder / "a.tar").stat().st_size
     with (folder / "a.tar").open("rb") as shard:
-        read = {member.name: read_member(shard, member) for member in receipt.members}
+        read = {member.name: read_member(shard, member) for sample in receipt.samples for member in sample}
     assert {key: read[f"{key}.mp4"] for key in contents} == contents
     assert [json.loads(read[f"{key}.json"])["n"] for key in contents] == list(range(len(contents)))
     seen = list(webdataset.WebDataset(str(folder / "a.tar"), shardshuffle=False, empty_check=False))
@@ -67,7 +70,7 @@ def test_shards_hold_what_was_written_for_us_and_for_webdataset(
 @pytest.mark.parametrize("key", ["a.b", "A", "a b", "", "-a", "a-", "é", "a/b", "a" * 96])
 def test_keys_that_webdataset_or_ustar_would_cut_are_refused(tmp_path: Path, key: str) -> None:
     with pytest.raises(ValueError, match="not a sample key"):
-        write_shard(tmp_path / "a.tar", [(clip(tmp_path, key, b"x"), {})])
+        write_shard(tmp_path / "a.tar", [Sample(clip=clip(tmp_path, key, b"x"), card={})])
     assert not (tmp_path / "a.tar").exists()
 
 
@@ -75,7 +78,7 @@ def test_a_clip_that_changed_after_it_was_proven_does_not_enter(tmp_path: Path) 
     changed = clip(tmp_path, "k", b"proven")
     Path(changed.path).write_bytes(b"other")
     with pytest.raises(DataError, match="changed after it was encoded"):
-        write_shard(tmp_path / "a.tar", [(changed, {})])
+        write_shard(tmp_path / "a.tar", [Sample(clip=changed, card={})])
     assert [path.suffix for path in tmp_path.iterdir()] == [".mp4"]
 
 
@@ -171,9 +174,9 @@ def test_damaged_tables_are_named(tmp_path: Path) -> None:
 
 
 def test_a_damaged_member_is_never_returned(tmp_path: Path) -> None:
-    receipt = write_shard(tmp_path / "a.tar", [(clip(tmp_path, "k", bytes(range(256))), {})])
+    receipt = write_shard(tmp_path / "a.tar", [Sample(clip=clip(tmp_path, "k", bytes(range(256))), card={})])
     data = bytearray((tmp_path / "a.tar").read_bytes())
-    member = receipt.members[1]
+    member = receipt.samples[0][1]
     for byte in (member.offset, member.offset + member.size - 1):
         flipped = bytearray(data)
         flipped[byte] ^= 1

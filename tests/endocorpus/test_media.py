@@ -37,7 +37,14 @@ def recording(*paths: str, kind: str = "video") -> Recording:
         kind="frames" if kind == "frames" else "video", paths=paths, rate=Fraction(25) if kind == "frames" else None
     )
     return Recording(
-        recording_id="t-r", subject="r", media=media, case_id="t-r", case_basis="recording", leak_group="t-r"
+        recording_id="t-r",
+        name="r",
+        subject="r",
+        media=media,
+        case_id="t-r",
+        case_name="r",
+        case_basis="recording",
+        leak_group="t-r",
     )
 
 
@@ -356,7 +363,7 @@ def test_private_recordings_are_not_cleared(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", 30)
     facts = probe(Media(kind="video", paths=("a.mp4",)), tmp_path)
     with pytest.raises(Excluded) as caught:
-        decide(load_source("folder"), facts)
+        decide(load_source("folder"), facts, ())
     assert caught.value.reason is Reason.NOT_CLEARED and caught.value.frames == 30
     plan = plan_recording(recording("a.mp4"), tmp_path, PUBLIC, CONFIG)
     forged = object.__new__(RecordingPlan)

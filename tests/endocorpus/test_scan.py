@@ -29,7 +29,7 @@ def tree(root: Path, *paths: str) -> Path:
 
 def accounted(found: Scan) -> int:
     files = sum(len(recording.media.paths) for recording in found.recordings)
-    return files + len(found.sidecars) + sum(exclusion.files for exclusion in found.exclusions)
+    return files + sum(found.sidecars.values()) + sum(exclusion.files for exclusion in found.exclusions)
 
 
 def test_frames_are_ordered_by_number_not_by_name(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from endocorpus.phantom import render_source
 from endocorpus.phantom.layouts import LAYOUTS
 from endocorpus.scan import scan
 from endocorpus.sources import SOURCES, load_source, source_facts
-from endocorpus.sources.layout import Sidecars
+from endocorpus.sources.layout import FrameFolders, Labels, Sidecars, Videos
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -26,14 +26,23 @@ def test_the_declaration_is_whole(name: str) -> None:
     if source.privacy == "public":
         assert source.citation and source.home and source.year
     for rule in source.layout:
-        groups = set(re.compile(rule.pattern).groupindex)
-        if not isinstance(rule, Sidecars):
-            templates = " ".join([rule.recording, rule.case, *rule.labels.values()])
-            assert set(re.findall(r"{(\w+)}", templates)) <= groups | {"path"}
+        groups = set(re.compile(rule.pattern).groupindex) | {"path"}
+        if isinstance(rule, Sidecars):
+            continue
+        if isinstance(rule, Labels):
+            templates = [*rule.recording, rule.frame or ""]
+        else:
+            templates = [rule.recording, rule.case, *rule.labels.values()]
+        if isinstance(rule, FrameFolders):
+            assert {*rule.links} <= groups
+        if not isinstance(rule, Videos):
+            groups |= {"range"} if rule.ranges else set()
+            groups |= {"sequence", "number"} if rule.named_by else set()
+        assert set(re.findall(r"{(\w+)}", " ".join(templates))) <= groups
 
 
-def test_every_source_has_a_facts_file() -> None:
-    assert {path.stem for path in (manifests_folder() / "sources").glob("*.toml")} >= set(SOURCES)
+def test_every_facts_file_has_a_source() -> None:
+    assert {path.stem for path in (manifests_folder() / "sources").glob("*.toml")} == set(SOURCES)
 
 
 @pytest.mark.parametrize("name", sorted(set(LAYOUTS) & set(SOURCES)))
@@ -60,24 +69,26 @@ def test_colonoscopic_groups_by_lesion(tmp_path: Path) -> None:
     found = scan(load_source("colonoscopic"), tmp_path)
     assert [(r.recording_id, r.case_id, r.leak_group, dict(r.labels)) for r in found.recordings] == [
         (
-            f"colonoscopic-{lesion}-{light}",
+            f"colonoscopic-{lesion}-{light.lower()}",
             f"colonoscopic-{lesion}",
             f"colonoscopic-{lesion}",
             {"finding": finding, "light": light},
         )
         for lesion, finding, light in [
-            ("adenoma-01", "adenoma", "nbi"),
-            ("adenoma-01", "adenoma", "wl"),
-            ("hyperplasic-21", "hyperplasic", "wl"),
+            ("adenoma-01", "adenoma", "NBI"),
+            ("adenoma-01", "adenoma", "WL"),
+            ("hyperplasic-21", "hyperplasic", "WL"),
             ("hyperplastic-02", "hyperplastic", "nbi"),
         ]
     ]
-    assert len(found.sidecars) == 3
+    assert found.sidecars == {"document": 3}
     assert [e.subject for e in found.exclusions] == ["Adenoma/adenoma_01/videos/RGB.mp4"]
 
 
 def test_unknown_sources_and_misplaced_privacy_are_usage_errors() -> None:
-    with pytest.raises(UsageError, match="no source 'kolonoscopic'; there is: colonoscopic, folder"):
+    with pytest.raises(
+        UsageError, match=r"no source 'kolonoscopic'; there is: cholectriplet, colonoscopic, .*, folder,"
+    ):
         load_source("kolonoscopic")
     with pytest.raises(UsageError, match="declares its own"):
         load_source("colonoscopic", "public")

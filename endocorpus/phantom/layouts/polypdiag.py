@@ -16,6 +16,7 @@ from endocorpus.phantom.layouts.layout import Files, Item, Layout, Request, Trap
 from endocorpus.phantom.layouts.ldpolypvideo import labelled, unlabelled
 from endocorpus.phantom.plan import RATE, plan_recording
 from endocorpus.phantom.traits import Traits
+from endocorpus.sources.polypdiag import abnormal_test_lengths
 
 _UUID = "11305ea5-0000-4000-8000-000000000001"
 _PADDING = 16
@@ -59,23 +60,31 @@ def _items(request: Request) -> tuple[Item, ...]:
 
 
 def _files(request: Request, truths: Truths) -> Files:
-    """The three lists, and ``gt-colon.npy``: the normal test videos first, then the others by number."""
+    """The three lists, and ``gt-colon.npy``: the normal test videos, then all of LDPolypVideo's test videos by number.
+
+    A video is as long there as the real one; a phantom's last label fills the rest.
+    """
     chosen = _VIDEOS[: request.recordings]
     for split in ("train", "val", "test"):
         rows = [f"{video.stem}.mp4,{video.label}\n" for video in chosen if video.split == split]
         yield f"splits/{split}.txt", "".join(rows).encode()
-    tested = sorted(
-        (video for video in chosen if video.split == "test"),
-        key=lambda video: (video.label, int(video.stem) if video.stem.isdigit() else 0, video.stem),
-    )
-    labels = [_padded([int(bool(boxes)) for boxes in truths[f"videos/{video.stem}.mp4"].boxes]) for video in tested]
+    shown = {
+        video.stem: [int(bool(boxes)) for boxes in truths[f"videos/{video.stem}.mp4"].boxes]
+        for video in chosen
+        if video.split == "test"
+    }
+    lengths = abnormal_test_lengths()
+    parts = [_padded(labels, len(labels)) for stem, labels in shown.items() if stem not in lengths]
+    parts += [_padded(shown.get(stem, [0]), length) for stem, length in lengths.items()]
     buffer = io.BytesIO()
-    np.save(buffer, np.array([label for part in labels for label in part], np.int64), allow_pickle=False)
+    np.save(buffer, np.array([label for part in parts for label in part], np.int64), allow_pickle=False)
     yield "gt-colon.npy", buffer.getvalue()
 
 
-def _padded(labels: list[int]) -> list[int]:
-    return labels + labels[-1:] * (-len(labels) % _PADDING)
+def _padded(labels: list[int], length: int) -> list[int]:
+    """Labels of `length` frames, filled up to a multiple of 16 with the last one."""
+    whole = (labels + labels[-1:] * length)[:length]
+    return whole + whole[-1:] * (-length % _PADDING)
 
 
 def _traps(request: Request) -> tuple[Trap, ...]:

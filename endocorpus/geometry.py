@@ -1,0 +1,66 @@
+"""From the picture as it is stored to the picture of a clip: turned by nothing, cut, scaled. Pure maths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from endocorpus.records import Cut, MediaFacts
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where the stored picture lies in the clip's picture: ``clip = stored * scale - offset``, per axis."""
+
+    stored: tuple[int, int]  # width, height in pixels
+    scale: tuple[float, float]
+    offset: tuple[float, float]  # pixels of the clip
+    size: tuple[int, int]  # of the clip: width, height in pixels
+
+    def point(self, x: float, y: float) -> tuple[float, float]:
+        """A point of the stored picture in the clip's picture."""
+        return x * self.scale[0] - self.offset[0], y * self.scale[1] - self.offset[1]
+
+    def box(self, box: Box) -> Box | None:
+        """A box (xmin, ymin, xmax, ymax) in the clip's picture, or None if no part of it is seen there."""
+        xmin, ymin = self.point(*box[:2])
+        xmax, ymax = self.point(*box[2:])
+        width, height = self.size
+        seen = (max(xmin, 0.0), max(ymin, 0.0), min(xmax, float(width)), min(ymax, float(height)))
+        return seen if seen[0] < seen[2] and seen[1] < seen[3] else None
+
+    def polygon(self, polygon: tuple[float, ...]) -> tuple[float, ...]:
+        """Corners x0, y0, x1, y1, ... in the clip's picture; they may lie outside it."""
+        pairs = zip(polygon[::2], polygon[1::2], strict=True)
+        return tuple(value for x, y in pairs for value in self.point(x, y))
+
+    def mask(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """A mask of the stored picture, (height, width), in the clip's picture: a pixel is in when half of it is."""
+        left, top = self.offset[0] / self.scale[0], self.offset[1] / self.scale[1]
+        region = (left, top, left + self.size[0] / self.scale[0], top + self.size[1] / self.scale[1])
+        grey = Image.fromarray(mask.astype(np.float32))
+        shrunk = grey.resize(self.size, resample=Image.Resampling.BOX, box=_inside(region, self.stored))
+        return np.asarray(shrunk) >= 0.5
+
+
+def _inside(region: Box, stored: tuple[int, int]) -> Box:
+    """`region` without what rounding puts outside the picture."""
+    return max(region[0], 0.0), max(region[1], 0.0), min(region[2], stored[0]), min(region[3], stored[1])
+
+
+def place(facts: MediaFacts, cut: Cut, size: tuple[int, int]) -> Placement:
+    """The placement of a recording's pictures in clips of `size` (width, height)."""
+    kept = (facts.width - cut.left - cut.right, facts.height - cut.top - cut.bottom)
+    zoom = (size[0] / kept[0], size[1] / kept[1])  # of the displayed picture
+    square = (facts.width / facts.stored_width, facts.height / facts.stored_height)
+    return Placement(
+        stored=(facts.stored_width, facts.stored_height),
+        scale=(square[0] * zoom[0], square[1] * zoom[1]),
+        offset=(cut.left * zoom[0], cut.top * zoom[1]),
+        size=size,
+    )

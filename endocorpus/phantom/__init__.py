@@ -1,5 +1,7 @@
 """A renderer of endoscopy-like video with exact ground truth, in the layout of the real sources.
 
+A tree comes with the label files of its source and with what a naive reader gets wrong (``Trap``).
+
 ``render_source`` writes a whole tree, ``render_video`` and ``render_frames`` one recording, ``frames`` keeps it in
 memory. A recording is a ``Traits`` value; ``plan_recording`` makes one from a seed. ``load_truth`` reads the truth.
 """
@@ -9,7 +11,7 @@ from endocorpus.phantom.plan import plan_recording
 from endocorpus.phantom.render import PhantomTree, plan_source, render_frames, render_source, render_video
 from endocorpus.phantom.scene import Box, FrameTruth, frames
 from endocorpus.phantom.traits import Field, Lesion, Light, Overlay, Polyp, Traits
-from endocorpus.phantom.truth import RecordingTruth, TreeTruth, load_truth, truth_root
+from endocorpus.phantom.truth import RecordingTruth, Trap, TreeTruth, load_truth, truth_root
 
 __all__ = [
     "Box",
@@ -22,6 +24,7 @@ __all__ = [
     "Polyp",
     "RecordingTruth",
     "Traits",
+    "Trap",
     "TreeTruth",
     "frames",
     "load_truth",

@@ -13,6 +13,7 @@ from endocorpus.config import BuildConfig
 from endocorpus.corpus.manifest import Corpus
 from endocorpus.settings import load_settings
 from endocorpus.sources import load_source
+from tests.endocorpus.phantoms import Trees, tree_renderer
 from tests.media import write_frames, write_video
 
 PUBLIC = load_source("folder", "public")
@@ -63,3 +64,9 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def corpus(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """The corpus of `raw`. Do not change it: copy it."""
     return build(PUBLIC, raw, tmp_path_factory.mktemp("corpora") / "c", CONFIG)
+
+
+@pytest.fixture(scope="session")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Trees:
+    """Rendered trees by source, made when they are first asked for. Do not change them."""
+    return tree_renderer(tmp_path_factory.mktemp("phantoms"))

@@ -79,7 +79,7 @@ def _traits(request: Request, video: Video) -> Traits:
     height = max(64, 2 * round(request.size[1] * video.scale / 2))
     width, frames = 2 * round(height * 854 / 960), request.frames(RATE)
     plain = plan_recording(
-        request.seed, lumen=70 + video.number % 2, recording=7000 + video.number, size=(width, height), rate=RATE,
+        request.seed, lumen=7000 + video.number, recording=7000 + video.number, size=(width, height), rate=RATE,
         frames=frames, frame_counter=request.frame_counter, overlays=False, outside=False, frozen=False,
     )  # fmt: skip
     reach = hypot(width, height)
@@ -220,7 +220,7 @@ def _traps(request: Request) -> tuple[Trap, ...]:
         if video.edition == "CholecT50" and any(
             other.edition == "CholecT45" and other.number == video.number for other in _videos(request)
         ):
-            found.append((path, "same-operation", f"One leak group with CholecT45's {video.name()}."))
+            found.append((path, "same-as", f"One leak group with CholecT45/data/{video.name()}."))
     return tuple(Trap(path=path, name=name, expect=expect) for path, name, expect in found)
 
 

@@ -80,8 +80,14 @@ def _camera_xml(traits: Traits) -> bytes:
 def _traps(request: Request) -> tuple[Trap, ...]:
     paths = [item.path for item in _items(request)]
     lesions = {path.rsplit("/", 1)[0] for path in paths}
+    twin = Trap(
+        path="Adenoma/adenoma_01/videos/WL.mp4",
+        name="same-as",
+        expect="One leak group with kumc train2019/adenoma_01.",
+    )
     alone = [lesion for lesion in sorted(lesions) if f"{lesion}/NBI.mp4" not in paths]
     return (
+        twin,
         *(
             Trap(path=f"{lesion}/WL.mp4", name="missing-partner", expect="The lesion is kept with its one recording.")
             for lesion in alone

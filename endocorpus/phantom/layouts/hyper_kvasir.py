@@ -80,6 +80,8 @@ VIDEOS = (
     Video(path=f"{_LANDMARKS}/pylorus/b3ae21d4-{_TAIL}11.mpg", raw="None", labels=("Pylorus", _LANDMARK),
           lumen=52, recording=5012, scale=_SQUARE),
 )  # fmt: skip
+NORMAL = VIDEOS[4]
+"""The video that PolypDiag holds, too, as one without a polyp."""
 _SHOWS_POLYP = (_POLYPS, _LIFTED)
 # Still pictures by the stem of the video that they were taken from: folder below labeled-images, and name.
 _STILLS = {
@@ -204,12 +206,14 @@ _PLANTED: dict[str, tuple[tuple[str, str], ...]] = {
         ("interlaced", "Every frame is two fields, the upper first: they are not shown as combs."),
         ("anamorphic", "Pixels are 16:15, so the picture is wider on the screen than in the file."),
         ("inset", "The green picture of the scope at the lower left is no tissue."),
-        ("same-as polypdiag", "One leak group with the PolypDiag video of this name."),
     ),
     "polypp 16": (("near-collision", "A recording of its own beside polypp16: spaces in names count."),),
     "polypp16": (("near-collision", "A recording of its own beside 'polypp 16'."),),
     "Polypp14": (("capital", "Joined with the tables on its name as written, its finding with case folded."),),
-    VIDEOS[4].stem(): (("rate", "Plays at 30 frames per second, unlike its neighbours."),),
+    NORMAL.stem(): (
+        ("rate", "Plays at 30 frames per second, unlike its neighbours."),
+        ("same-as", f"One leak group with polypdiag videos/{NORMAL.stem()}.mp4."),
+    ),
     VIDEOS[5].stem(): (("no-finding", "The text None in the video table is no finding, and the suffix is .mpg."),),
     VIDEOS[6].stem(): (("no-break-space", "The finding ends in a comma and a no-break space."),),
     VIDEOS[8].stem(): (("identical-files", "Byte for byte the file 44c8c58b: kept once, or in one leak group."),),

@@ -42,7 +42,6 @@ class Video:
     labelled one; `splits` says on which sides of the official split its pictures stand."""
 
     name: str
-    lumen: int
     finding: str = ""
     segments: tuple[str, str] = ("", "")
     splits: tuple[int, ...] = ()
@@ -53,14 +52,14 @@ class Video:
 
 
 _VIDEOS = (
-    Video(name="bca26705313a4644", lumen=60, finding="Polyp", segments=("Pylorus", _NORMAL), splits=(0, 1)),
-    Video(name="04a78ef00c5245e0", lumen=60),
-    Video(name="7ad22d50ebaf4596", lumen=61, finding="Blood - fresh", segments=(_VALVE, _REDUCED),
+    Video(name="bca26705313a4644", finding="Polyp", segments=("Pylorus", _NORMAL), splits=(0, 1)),
+    Video(name="04a78ef00c5245e0"),
+    Video(name="7ad22d50ebaf4596", finding="Blood - fresh", segments=(_VALVE, _REDUCED),
           splits=(0,), rate=Fraction(30000, 1001)),
-    Video(name="8885668afb844852", lumen=61, finding="Angiectasia", segments=(_AMPULLA, _NORMAL),
+    Video(name="8885668afb844852", finding="Angiectasia", segments=(_AMPULLA, _NORMAL),
           splits=(1,)),
-    Video(name="0e1f4aab2f1c6e77", lumen=61, rate=Fraction(30000, 1001)),
-    Video(name="64440803f87b4843", lumen=61, finding="Erosion", segments=("Pylorus", _REDUCED), splits=(1,)),
+    Video(name="0e1f4aab2f1c6e77", rate=Fraction(30000, 1001)),
+    Video(name="64440803f87b4843", finding="Erosion", segments=("Pylorus", _REDUCED), splits=(1,)),
 )  # fmt: skip
 
 
@@ -70,7 +69,7 @@ def _traits(request: Request, at: int) -> Traits:
     side = min(request.size)
     frames = request.frames(video.rate)
     plain = plan_recording(
-        request.seed, lumen=video.lumen, recording=6000 + at, size=(side, side), rate=video.rate, frames=frames,
+        request.seed, lumen=60 + at, recording=6000 + at, size=(side, side), rate=video.rate, frames=frames,
         frame_counter=request.frame_counter, overlays=False, outside=False, frozen=False,
     )  # fmt: skip
     reach = round(0.49 * side)
@@ -118,7 +117,7 @@ def _pictured(video: Video, truth: RecordingTruth) -> dict[int, str]:
 def _files(request: Request, truths: Truths) -> Files:
     labelled = [(video, truths[video.path()]) for _, video in _chosen(request) if video.finding]
     packed: dict[str, bytes] = {}
-    for video, truth in labelled:
+    for video, truth in reversed(labelled):  # the places that were rendered last are still in memory
         scene = Scene(truth.traits, request.seed)
         for frame, kind in sorted(_pictured(video, truth).items()):
             name, data = f"{kind}/{video.name}_{frame}.jpg", picture_bytes(scene.render(frame)[0], "JPEG")

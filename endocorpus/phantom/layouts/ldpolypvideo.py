@@ -46,12 +46,14 @@ def labelled(request: Request, number: int) -> Traits:
 
 
 def unlabelled(request: Request, name: str) -> Traits:
-    """One unlabelled video, "1_" with a polyp and "0_" without."""
+    """One unlabelled video, "1_" with a polyp and "0_" without; one is combed, as a recorder of fields leaves it."""
     at = UNLABELLED.index(name)
     traits = plan_recording(
         request.seed, lumen=1020 + at, recording=2200 + at, size=request.scaled(768 / 560, 576 / 480),
         rate=AVI_RATE, frames=request.frames(AVI_RATE), frame_counter=request.frame_counter,
     )  # fmt: skip
+    if name == "1_10":
+        return replace(traits, interlaced=True)
     return traits if name.startswith("1_") else replace(traits, polyps=())
 
 
@@ -91,16 +93,26 @@ def _traps(request: Request) -> tuple[Trap, ...]:
     planted: dict[int | str, tuple[tuple[str, str], ...]] = {
         1: (("zero-annotation", "A file that says 0 is a frame seen to hold no polyp, not a frame without label."),),
         10: (("lexical-order", "Folders are numbers: 10 comes after 2."),),
-        2: (("several-boxes", "Every line after the first is a box of its own."),),
+        2: (
+            ("several-boxes", "Every line after the first is a box of its own."),
+            ("same-as", "One leak group with polypdiag videos/2.mp4."),
+        ),
         101: (("same-as", "One leak group with polypdiag videos/101.mp4."),),
         145: (("same-as", "One leak group with polypdiag videos/145.mp4."),),
         "1_7": (
+            ("same-as", "One leak group with polypdiag videos/1_7.mp4."),
             ("space-in-path", "The folder name holds spaces."),
             ("h264-in-avi", "AVI stores no presentation times, and H.264 with B-frames comes out of order."),
             ("odd-rate", "24.874 frames per second, kept as the fraction 12437/500."),
         ),
-        "0_12": (("unlabelled", "No label file: the folder's name says that the video as a whole shows no polyp."),),
-        "1_10": (("lexical-order", "1_10 comes after 1_7."),),
+        "0_12": (
+            ("same-as", "One leak group with polypdiag videos/0_12.mp4."),
+            ("unlabelled", "No label file: the folder's name says that the video as a whole shows no polyp."),
+        ),
+        "1_10": (
+            ("lexical-order", "1_10 comes after 1_7."),
+            ("interlaced", "Each frame holds two fields: odd rows are half a frame later."),
+        ),
     }  # fmt: skip
     return tuple(
         Trap(path=_item(request, which).path, name=name, expect=expect)

@@ -1,7 +1,7 @@
 """PolypDiag: whole videos with one label each, lists of them, and the ground truth of the test part frame by frame.
 
-Its videos are those of LDPolypVideo under the same names: a tree of that source with the same seed, length and size
-shows the same frames.
+Its videos are those of LDPolypVideo and Hyper-Kvasir under the same names: a tree of those sources with the same
+seed, length and size shows the same frames.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from endocorpus.phantom.layouts.hyper_kvasir import NORMAL, traits_of
 from endocorpus.phantom.layouts.layout import Files, Item, Layout, Request, Trap, Truths
 from endocorpus.phantom.layouts.ldpolypvideo import labelled, unlabelled
 from endocorpus.phantom.plan import RATE, plan_recording
 from endocorpus.phantom.traits import Traits
 from endocorpus.sources.polypdiag import abnormal_test_lengths
 
-_UUID = "11305ea5-0000-4000-8000-000000000001"
 _PADDING = 16
 """The ground truth of each test video is as long as the next multiple of this; its last label is repeated."""
 
@@ -33,18 +33,20 @@ class _Video:
 _VIDEOS = tuple(
     _Video(stem=stem, split=split, label=label)
     for stem, split, label in (
-        ("101", "test", 1), ("0_12", "test", 0), ("1_7", "train", 1), ("145", "test", 1), (_UUID, "test", 0),
+        ("101", "test", 1), ("0_12", "test", 0), ("1_7", "train", 1), ("145", "test", 1), (NORMAL.stem(), "test", 0),
         ("2", "val", 1), ("0_3", "train", 0),
     )
 )  # fmt: skip
 
 
 def _traits(request: Request, stem: str) -> Traits:
-    """A video of LDPolypVideo, or one without a polyp that is nobody else's."""
+    """A video of LDPolypVideo or of Hyper-Kvasir, or one without a polyp that is nobody else's."""
     if stem.isdigit():
         return labelled(request, int(stem))
     if stem in ("1_7", "0_12"):
         return unlabelled(request, stem)
+    if stem == NORMAL.stem():
+        return traits_of(request, NORMAL)
     normal = plan_recording(
         request.seed, lumen=1300 + len(stem), recording=5000 + len(stem), size=request.scaled(1.2),
         frames=request.frames(RATE), frame_counter=request.frame_counter,
@@ -91,10 +93,12 @@ def _traps(request: Request) -> tuple[Trap, ...]:
     stems = [video.stem for video in _VIDEOS[: request.recordings]]
     same = [
         Trap(path=f"videos/{stem}.mp4", name="same-as",
-             expect=f"One leak group with ldpolypvideo {there}.")
+             expect=f"One leak group with {there}.")
         for stem, there in (
-            ("101", "Test/Images/101"), ("145", "Test/Images/145"), ("2", "TrainValid/Images/2"),
-            ("1_7", "videos with polyps/1_7.avi"), ("0_12", "videos without polyps/0_12.avi"),
+            ("101", "ldpolypvideo Test/Images/101"), ("145", "ldpolypvideo Test/Images/145"),
+            ("2", "ldpolypvideo TrainValid/Images/2"), ("1_7", "ldpolypvideo videos with polyps/1_7.avi"),
+            ("0_12", "ldpolypvideo videos without polyps/0_12.avi"),
+            (NORMAL.stem(), f"hyper-kvasir labeled-videos/{NORMAL.path}"),
         )
         if stem in stems
     ]  # fmt: skip

@@ -51,7 +51,7 @@ def _traits(request: Request, at: int) -> Traits:
     video = _VIDEOS[at]
     rate, scale = video.fraction(), (1.0, 1.25)[video.name.startswith("004")]
     plain = plan_recording(
-        request.seed, lumen=90 + at // 2, recording=9000 + at, lesion=video.lesion or "adenoma",
+        request.seed, lumen=90 + at, recording=9000 + at, lesion=video.lesion or "adenoma",
         size=request.scaled(scale), rate=rate, frames=request.frames(rate, video.most),
         frame_counter=request.frame_counter, overlays=False, outside=at % 2 == 0, frozen=False,
     )  # fmt: skip

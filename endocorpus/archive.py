@@ -27,12 +27,15 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
+import pyzipper
+
 from endocorpus.errors import DataError, UsageError
 from endocorpus.naming import FETCHED, printable
 
 PASSWORD = "ENDOCORPUS_PASSWORD"
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".rar", ".7z")
 MAX_MEMBERS = 1_000_000  # several times the largest public set; each costs an inode and a name in memory
+_PROMPT = "Enter passphrase:"  # bsdtar's
 _MAX_HEADER = 1 << 20  # bytes of a tar header that tarfile would read into memory at once
 _MAX_TAIL = 64 << 20  # bytes after the last member of a tar; its padding is some KiB
 
@@ -48,6 +51,16 @@ _MAGIC: tuple[tuple[int, bytes, Kind], ...] = (
     (257, b"ustar", "tar"),
 )
 
+_AES = 99  # the compression method under which WinZip hides the real one (AE-1, AE-2)
+_DAMAGE = (
+    zipfile.BadZipFile,
+    pyzipper.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
+    EOFError,
+)
 _OPENERS: dict[str, Callable[..., Any]] = {"gz": gzip.open, "xz": lzma.open, "bz2": bz2.open}
 
 
@@ -149,7 +162,7 @@ def told(archive: Path) -> Iterator[None]:
         yield
     except NotImplementedError as error:
         raise DataError(f"{archive}: cannot be unpacked here ({error}); {_by_hand(archive)}") from None
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError) as error:
+    except _DAMAGE as error:
         raise BadArchiveError(f"{archive}: damaged or cut short ({printable(str(error))}); get it again") from None
     except OSError as error:
         if error.errno is None:  # so the decompressors say that the data is wrong
@@ -197,14 +210,20 @@ def _zip_members(archive: Path, password: str | None) -> Generator[Member, None,
         files = [info for info in infos if not info.orig_filename.replace("\\", "/").endswith("/")]
         for info in files:
             _check_name(archive, info.orig_filename)
-        if any(info.flag_bits & 1 for info in infos):
-            if not password:
-                raise UsageError(f"{archive}: encrypted; put its password into the environment variable {PASSWORD}")
-            if shutil.which("bsdtar"):  # zipfile decrypts less than a megabyte per second, and not AES
-                yield from _foreign_members(archive, password)
-                return
-        for info in files:
-            yield Member(name=info.orig_filename, open=partial(_open_zip, packed, info, password))
+        locked = [info for info in infos if info.flag_bits & 1]
+        if locked and not password:
+            raise UsageError(f"{archive}: encrypted; put its password into the environment variable {PASSWORD}")
+        if any(info.compress_type == _AES for info in locked):
+            with pyzipper.AESZipFile(archive) as unlocked:
+                yield from (_zip_member(unlocked, unlocked.NameToInfo[info.filename], password) for info in files)
+        elif locked and shutil.which("bsdtar"):  # zipfile decrypts less than a megabyte per second
+            yield from _foreign_members(archive, password)
+        else:
+            yield from (_zip_member(packed, info, password) for info in files)
+
+
+def _zip_member(packed: Any, info: zipfile.ZipInfo, password: str | None) -> Member:
+    return Member(name=info.orig_filename, open=partial(_open_zip, packed, info, password))
 
 
 def _check_name(archive: Path, name: str) -> None:
@@ -214,9 +233,9 @@ def _check_name(archive: Path, name: str) -> None:
         raise refusal(archive, name, str(error)) from None
 
 
-def _open_zip(packed: zipfile.ZipFile, info: zipfile.ZipInfo, password: str | None) -> IO[bytes]:
+def _open_zip(packed: Any, info: zipfile.ZipInfo, password: str | None) -> IO[bytes]:
     try:
-        return packed.open(info, pwd=password.encode() if password else None)
+        return cast(IO[bytes], packed.open(info, pwd=password.encode() if password else None))
     except NotImplementedError:
         raise
     except RuntimeError:
@@ -280,7 +299,10 @@ def _open_tar(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
 
 
 def _foreign_members(archive: Path, password: str | None) -> Generator[Member, None, None]:
-    """What bsdtar (libarchive) can read, as the tar stream that it makes of it: it writes no file itself."""
+    """What bsdtar (libarchive) can read, as the tar stream that it makes of it: it writes no file itself.
+
+    Not for AES in zips: bsdtar 3.6 gives damaged data of them without a word.
+    """
     program = shutil.which("bsdtar")
     if program is None:
         need = "the program bsdtar (Debian and Ubuntu: apt install libarchive-tools)"
@@ -304,11 +326,11 @@ def _foreign_members(archive: Path, password: str | None) -> Generator[Member, N
                 child.kill()
                 raise
         said.seek(0)
-        complaint = said.read(1 << 22).decode(errors="replace")  # it asks for a password some thousand times
+        complaint = said.read(1 << 22).decode(errors="replace")
     if child.returncode:
-        why = printable(complaint.replace("Enter passphrase:", "").strip()[:200])
-        if "passphrase" in complaint and not why:
+        if complaint.count(_PROMPT) > 1:  # it asks some thousand times before it gives up
             raise UsageError(f"{archive}: the password in {PASSWORD} is missing or wrong")
+        why = printable(complaint.replace(_PROMPT, "").strip()[:200])
         raise BadArchiveError(f"{archive}: damaged, or not readable by bsdtar ({why}); {_by_hand(archive)}")
 
 

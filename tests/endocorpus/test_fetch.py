@@ -46,6 +46,7 @@ class Answer:
     etag: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
     ignore_if_range: bool = False
+    at_most: int | None = None  # answer a range with so many bytes of it
     length: bool = True
 
 
@@ -115,8 +116,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self._head(416, 0, {"Content-Range": f"bytes */{len(data)}"})
                 return
             status = 206
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        body = data[start:]
+            body = data[start:][: answer.at_most]
+            headers["Content-Range"] = f"bytes {start}-{start + len(body) - 1}/{len(data)}"
+        else:
+            body = data
         self._head(status, (answer.claim or len(body)) if answer.length else None, headers)
         stop = answer.only_after if answer.only_after is not None else answer.stall_after
         self.wfile.write(body if stop is None else body[:stop])
@@ -159,6 +162,14 @@ def test_it_goes_on_where_the_connection_ended(way: str, server: Server, tmp_pat
     assert (tmp_path / "f.bin").read_bytes() == DATA
     assert [asked for _, asked, _ in server.log] == [None, "bytes=50000-", "bytes=120000-"]
     assert [status for *_, status in server.log] == [200, 206, 206]
+
+
+def test_a_server_may_give_the_rest_in_pieces(server: Server, tmp_path: Path) -> None:
+    server.answers = [Answer(only_after=50_000)]
+    server.always = Answer(at_most=60_000)
+    get(server, tmp_path / "f.bin")
+    assert (tmp_path / "f.bin").read_bytes() == DATA
+    assert [asked for _, asked, _ in server.log] == [None, "bytes=50000-", "bytes=110000-", "bytes=170000-"]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -215,6 +226,14 @@ def test_a_version_that_cannot_be_told_starts_over(server: Server, tmp_path: Pat
     server.answers = [Answer(only_after=90_000, headers=dated), Answer(headers=dated, ignore_if_range=True)]
     get(server, tmp_path / "h.bin")
     assert server.log[-1][1:] == ("bytes=90000-", 206) and (tmp_path / "h.bin").read_bytes() == DATA
+    longer = DATA[::-1] + b"x"  # written in the second in which the first version was
+    server.files["/f.bin"] = DATA
+    server.answers = [
+        Answer(only_after=90_000, headers=dated),
+        Answer(data=longer, headers=dated, ignore_if_range=True),
+    ]
+    get(server, tmp_path / "i.bin")
+    assert (tmp_path / "i.bin").read_bytes() == longer
 
 
 def test_errors_that_pass_are_waited_out(server: Server, tmp_path: Path) -> None:

@@ -111,6 +111,9 @@ def _row(name: str, shard: str, key: str, spec: ClipSpec, video: bytes, end: int
         "json_offset": 0,
         "json_size": 3,
         "json_xxh3_128": xxhash.xxh3_128_hexdigest(b"{}\n"),
+        "masks_offset": None,
+        "masks_size": None,
+        "masks_xxh3_128": None,
         "keyframes": [0],
         "labels": [],
     }

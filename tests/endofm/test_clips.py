@@ -125,6 +125,7 @@ def test_a_large_set_is_cheap_to_send_to_workers(tmp_path: Path) -> None:
     numbers = dict.fromkeys(("json_offset", "json_size", "start_frame", "stop_frame", "stride"), 1)
     sizes = {"num_frames": 150, "rate_num": 30, "rate_den": 1, "width": 320, "height": 256, "keyframes": [0]}
     rest = {"json_xxh3_128": "0" * 32, "labels": [], "quality": {"mean_luma": 1.0, "sharpness": 1.0}, "status": "ready"}
+    rest |= {"masks_offset": None, "masks_size": None, "masks_xxh3_128": None}
     rows = [
         row | numbers | sizes | rest
         | {"key": f"recording-{i // 10:08}-{i:010}", "shard": f"large-{i // 1000}.tar"}

@@ -225,7 +225,7 @@ def test_refuses_what_it_did_not_render(tmp_path: Path) -> None:
 
 
 def test_refuses_requests_that_make_no_sense(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is one for: .*colonoscopic, "):
+    with pytest.raises(ValueError, match=r"there is one for: .*colonoscopic, "):
         render_source("colonoscopy", tmp_path / "x", seed=1)
     with pytest.raises(ValueError, match="1 to 152"):
         plan_source("colonoscopic", seed=1, recordings=153)

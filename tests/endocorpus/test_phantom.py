@@ -40,7 +40,6 @@ from endocorpus.phantom.video import encode
 
 Frame = npt.NDArray[np.uint8]
 SEED = 11
-pytestmark = pytest.mark.xdist_group("phantom")  # one worker renders the shared tree once
 # From the reference on the real data set.
 LAYOUT = re.compile(
     r"^(Hyperplasic|Serrated|Adenoma)/(hyperplasic|serrated|adenoma)_(\d{2})/videos/(WL|NBI)\.mp4$"

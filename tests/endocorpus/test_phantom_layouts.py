@@ -23,7 +23,6 @@ from endocorpus.phantom.layouts import LAYOUTS, Request
 
 SEED, SIZE = 3, (128, 96)
 RENDERED = ("cvc-12k", "kumc", "ldpolypvideo", "polypdiag", "sun")
-pytestmark = pytest.mark.xdist_group("phantom-layouts")  # one worker renders the shared trees once
 Tree = tuple[Path, TreeTruth]
 Trees = Callable[[str], Tree]
 

@@ -19,9 +19,6 @@ import pytest
 from endocorpus.phantom import frames, load_truth, plan_source, render_source, truth_root
 from tests.endocorpus.phantoms import SECONDS, SEED, SIZE, Frame, Trees, decode, digests, far, picture, table
 
-pytestmark = pytest.mark.xdist_group("phantom-more")  # one worker renders the shared trees once
-
-
 # --- all of them
 
 

@@ -27,9 +27,6 @@ from endocorpus.phantom import (
 from endocorpus.phantom.dicom import PLANTED
 from tests.endocorpus.phantoms import SEED, SIZE, Trees, decode, digests, far, picture, table
 
-pytestmark = pytest.mark.xdist_group("phantom-more")  # one worker renders the shared trees once
-
-
 # --- what a recording may now be
 
 

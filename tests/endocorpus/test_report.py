@@ -35,8 +35,6 @@ from endocorpus.sources import load_source
 from endocorpus.sources.layout import Expected, FrameFolders, Sidecars, Source
 from tests.media import write_frames
 
-pytestmark = pytest.mark.xdist_group("report")
-
 HOSTILE = "<script>alert(1)</script>\u202e Größe 内視鏡 " + "x" * 150 + ".bin"
 _VOID = {"meta", "img", "br"}
 

@@ -7,6 +7,7 @@ sums are checked before the corpus is committed. A killed build is continued by 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 from collections import Counter
@@ -31,6 +32,7 @@ from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
 from endocorpus.corpus.shards import KEY
 from endocorpus.engine import run_tasks
 from endocorpus.errors import DataError, UsageError
+from endocorpus.expect import compare, refuse_loose, unmapped_labels
 from endocorpus.media.encode import encoder_build
 from endocorpus.phantom.truth import rendered_by
 from endocorpus.plan import join_groups
@@ -87,6 +89,7 @@ def build(
     name: str | None = None,
     workers: int = 1,
     shrink: bool = False,
+    strict: bool = False,
     watcher: BuildWatcher | None = None,
 ) -> Corpus:
     """Build the corpus of `source` from the files below `root`, or bring it up to date, and return it opened.
@@ -96,11 +99,13 @@ def build(
         name: corpus name, which starts every key and shard name; by default the one that `out` has, or the source's.
         workers: processes; the bytes of the corpus do not depend on it.
         shrink: whether more than half of the recordings that `out` holds may go.
+        strict: stop before anything is encoded when counts differ from what the source should hold, or a label is not
+            in its vocabulary.
         watcher: told about progress.
 
     Raises:
         UsageError: `root` or `out` cannot be used, or too much would go without `shrink`.
-        DataError: the disk is full.
+        DataError: the disk is full, or `strict` finds something.
     """
     name, watcher = name or corpus_name(out, source.name) or source.name, watcher or BuildWatcher()
     if not KEY.fullmatch(name):
@@ -113,6 +118,8 @@ def build(
         watcher.planned(plans, exclusions)
         if not shrink:
             _refuse_shrinking(plans, work, root, out)
+        if strict:
+            refuse_loose(source, scanned, plans)
         tasks = [make_task(plan, root, source, work, config.encode) for plan in plans]
         shards = plan_shards(tasks, source, config, name)
         find_receipts(shards, work, out)
@@ -206,6 +213,8 @@ def _commit(
         "config_digest": digest_bytes(config.model_dump_json().encode()),
         "source": source_facts(source),
         "synthetic": synthetic,
+        "expected": [dataclasses.asdict(row) for row in compare(source, scanned, plans)],
+        "unmapped": unmapped_labels(plans),
         "counts": _counts(scanned, kept, exclusions, clips),
         "shards": tars,
         "tables": {

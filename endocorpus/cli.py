@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +18,8 @@ from endocorpus.report.text import count, size
 if TYPE_CHECKING:
     from endocorpus.config import BuildConfig
     from endocorpus.corpus.manifest import Corpus
+    from endocorpus.expect import Compared
+    from endocorpus.scan import Scan
     from endocorpus.sources.layout import Source
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -63,29 +66,49 @@ def main() -> None:
 @click.argument("name", required=False)
 @json_option
 def sources(name: str | None, as_json: bool) -> None:
-    """List the sources, or show one: licence, citation, how to get it, how many there should be."""
+    """List the sources, or show one: what it is good for, licence, access, size, counts, known traps."""
     from endocorpus.sources import SOURCES, load_source, source_facts
 
-    if name is None:
-        facts = [source_facts(load_source(each)) for each in SOURCES]
+    if name is not None:
+        shown = source_facts(load_source(name))
         if as_json:
-            echo_json(facts)
+            echo_json(shown)
         else:
-            rows = [(f["name"], f["title"], f["privacy"], f["licence"]) for f in facts]
-            echo_table("Sources", ("name", "title", "privacy", "licence"), rows)
+            echo_table(name, ("fact", "value"), _fact_rows(shown))
         return
-    shown = source_facts(load_source(name))
+    found = [load_source(each) for each in SOURCES]
     if as_json:
-        echo_json(shown)
-    else:
-        echo_table(name, ("fact", "value"), [(key, _plain(value)) for key, value in shown.items()])
+        echo_json([source_facts(source) for source in found])
+        return
+    header = ("name", "recordings", "access", "licence", "pass on", "good for")
+    rows = [
+        (
+            source.name,
+            next((f"{e.count:,}" for e in source.expected.values() if e.of == "recordings"), ""),
+            source.access,
+            source.licence + ("" if source.licence_status == "verified" else " ?"),
+            source.redistribution,
+            source.good_for,
+        )
+        for source in found
+    ]
+    echo_table("Sources; `endocorpus sources NAME` tells all about one; ? = nobody has verified it", header, rows)
+
+
+def _fact_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """One row per fact; entries of a list have rows of their own."""
+    rows: list[tuple[str, str]] = []
+    for key, value in facts.items():
+        parts = value if isinstance(value, list) else [value]
+        if isinstance(value, dict) and value and all(isinstance(inner, dict) for inner in value.values()):
+            parts = [f"{name}: {_plain(inner)}" for name, inner in value.items()]
+        rows += [("" if number else key.replace("_", " "), _plain(part)) for number, part in enumerate(parts)]
+    return rows
 
 
 def _plain(value: object) -> str:
     if isinstance(value, dict):
-        return "; ".join(f"{key}: {_plain(inner)}" for key, inner in value.items() if inner not in (None, ""))
-    if isinstance(value, list):
-        return "\n".join(map(_plain, value))
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items() if inner not in (None, ""))
     return "" if value is None else str(value)
 
 
@@ -155,29 +178,66 @@ def fetch(
 @source_option
 @root_option
 @privacy_option
+@click.option("--strict", is_flag=True, help="Exit with 1 when a count differs from what the source should hold.")
 @json_option
-def scan(source_name: str, root: Path | None, privacy: Literal["public", "private"] | None, as_json: bool) -> None:
-    """Show what lies below a root: recordings, sidecars, and what the layout does not name. Opens no media."""
+def scan(
+    source_name: str, root: Path | None, privacy: Literal["public", "private"] | None, strict: bool, as_json: bool
+) -> None:
+    """Show what lies below a root, what is missing and what does not match. Opens no media, writes nothing."""
+    import dataclasses
+
+    from endocorpus.expect import compare, refuse_loose
     from endocorpus.scan import scan as scan_files
     from endocorpus.sources import load_source
 
     source = load_source(source_name, privacy)
     found = scan_files(source, raw_root(source, root))
+    compared = compare(source, found)
     if as_json:
         echo_json(
             {
                 "files": found.num_files,
                 "sidecars": found.sidecars,
                 "recordings": [
-                    {"id": r.recording_id, "subject": r.subject, "case": r.case_id} for r in found.recordings
+                    {
+                        "id": r.recording_id,
+                        "subject": r.subject,
+                        "case": r.case_id,
+                        "leak_group": r.leak_group,
+                        "files": len(r.media.paths),
+                        "label_files": len(r.label_files),
+                    }
+                    for r in found.recordings
                 ],
                 "exclusions": [_exclusion(e) for e in found.exclusions],
+                "expected": [dataclasses.asdict(row) for row in compared],
+                "unverified": list(source.unverified),
             }
         )
-        return
-    rows = [(r.recording_id, r.subject, len(r.media.paths)) for r in found.recordings]
-    echo_table(f"{count(len(rows), 'recording')} in {count(found.num_files, 'file')}", ("id", "what", "files"), rows)
+    else:
+        _echo_scan(source, found, compared)
+    if strict:
+        refuse_loose(source, found)
+
+
+def _echo_scan(source: Source, found: Scan, compared: tuple[Compared, ...], most: int = 40) -> None:
+    rows = [(r.recording_id, r.subject, len(r.media.paths), len(r.label_files)) for r in found.recordings]
+    beside = "".join(f", {count(number, what)}" for what, number in found.sidecars.items())
+    shown = f"; the first {most}, all with --json" if len(rows) > most else ""
+    title = f"{count(len(rows), 'recording')} in {count(found.num_files, 'file')}{beside}{shown}"
+    echo_table(title, ("id", "what", "files", "labels"), rows[:most])
     _echo_exclusions([_exclusion(e) for e in found.exclusions])
+    if compared:
+        header = ("what", "expected", "status", "found", "verdict")
+        counts = [
+            (c.what, f"{c.expected:,}", c.status, "" if c.found is None else f"{c.found:,}", c.verdict)
+            for c in compared
+        ]
+        echo_table("What the source should hold", header, counts)
+    if source.privacy == "private":
+        click.echo("private: names are not shown, and nothing of it would be written into a clip by this version")
+    for line in source.unverified:
+        click.echo(f"assumed, not verified: {line}")
 
 
 @main.command()
@@ -204,7 +264,8 @@ def plan(
     from endocorpus.scan import scan as scan_files
     from endocorpus.sources import load_source
 
-    source, config = load_source(source_name, privacy, rate), _config(config_file, overrides)
+    source = load_source(source_name, privacy, rate)
+    config = _config(config_file, overrides, source.defaults)
     root = raw_root(source, root)
     plans, exclusions = plan_all(scan_files(source, root), source, root, config, workers, BuildWatcher())
     rows = [
@@ -237,6 +298,9 @@ def plan(
 @click.option(
     "--name", "corpus_name", help="Name of the corpus, which starts its shards' names. Default: the source's."
 )
+@click.option(
+    "--strict", is_flag=True, help="Stop when counts differ from what the source should hold, or a label has no code."
+)
 @click.option("--shrink", is_flag=True, help="More than half of the recordings that the corpus holds may go.")
 @privacy_option
 @rate_option
@@ -248,6 +312,7 @@ def build(
     root: Path | None,
     out: Path | None,
     corpus_name: str | None,
+    strict: bool,
     shrink: bool,
     privacy: Literal["public", "private"] | None,
     rate: str | None,
@@ -264,7 +329,8 @@ def build(
     from endocorpus.progress import ShownProgress
     from endocorpus.sources import load_source
 
-    source, config = load_source(source_name, privacy, rate), _config(config_file, overrides)
+    source = load_source(source_name, privacy, rate)
+    config = _config(config_file, overrides, source.defaults)
     out = out or Path("corpora") / (corpus_name or source.name)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl-C
     with ShownProgress() as shown:
@@ -276,6 +342,7 @@ def build(
             name=corpus_name,
             workers=workers,
             shrink=shrink,
+            strict=strict,
             watcher=shown,
         )
     _echo_summary(corpus)
@@ -377,11 +444,13 @@ def raw_root(source: Source, root: Path | None) -> Path:
     )
 
 
-def _config(path: Path | None, overrides: tuple[str, ...]) -> BuildConfig:
+def _config(
+    path: Path | None, overrides: tuple[str, ...], defaults: Mapping[str, Mapping[str, Any]] | None = None
+) -> BuildConfig:
     from endocorpus.config import BuildConfig
     from endocorpus.settings import load_settings
 
-    return load_settings(BuildConfig, path, overrides)
+    return load_settings(BuildConfig, path, overrides, defaults or {})
 
 
 def _exclusion(exclusion: Any) -> dict[str, Any]:

@@ -117,7 +117,9 @@ def read_labels(
         labels=tuple(sorted(set(labels), key=lambda label: (label.name, label.raw))),
         annotations=tuple(annotations),
         exclusions=gather(recording, Stage.ANNOTATE, unusable, source.privacy == "private"),
-        unmapped=tuple(sorted({a for a in (*labels, *(x.label for x in annotations)) if not a.code}, key=str)),
+        unmapped=tuple(
+            sorted({a for a in (*labels, *(x.label for x in annotations)) if a.raw and not a.code}, key=str)
+        ),
     )
 
 

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -243,6 +244,7 @@ def _run(command: list[str], folder: Path, frames: Iterator[bytes] | None, limit
         finally:
             timer.cancel()
             _kill(process)
+            process.wait()
             _running.discard(process)
         errors.seek(0)
         text = errors.read().decode("utf-8", "replace")
@@ -262,9 +264,10 @@ def _feed(pipe: Any, frames: Iterator[bytes]) -> None:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    """End an encoder and all that it started. Waits for nothing: a signal handler may have interrupted who waits."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def end_children() -> None:

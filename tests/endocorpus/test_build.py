@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from endocorpus.records import REASON_TEXT, Reason
 from endocorpus.sources import load_source
 from endocorpus.verify import verify
 from tests.endocorpus.conftest import CONFIG, PUBLIC, fingerprint, good_tree
-from tests.media import clip_numbers, write_video
+from tests.media import FFMPEG, clip_numbers, write_video
 
 SETTINGS = [f"--set={key}" for key in ("segment.clip_seconds=1.0", "shards.max_clips=3")]
 
@@ -395,6 +396,53 @@ def test_an_interrupt_ends_quickly_and_leaves_no_process(moment: str, raw: Path,
     while left := alive_in_session(process.pid):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
+
+
+def long_tree(root: Path, videos: int) -> Path:
+    """Videos that keep an encoder busy for much longer than a test lasts, with `SLOWLY`."""
+    root.mkdir()
+    make = ["-f", "lavfi", "-i", "testsrc2=s=640x480:d=60", "-c:v", "libx264", "-preset", "ultrafast", "-crf", "40"]
+    for number in range(videos):
+        subprocess.run([FFMPEG, "-loglevel", "error", *make, str(root / f"{number}.mp4")], check=True)
+    return root
+
+
+SLOWLY = ("--set=encode.preset=slower", "--set=encode.short_side=480", "--set=segment.clip_seconds=60.0")
+
+
+def encoders_below(folder: Path) -> set[int]:
+    """Processes that work in a folder below this one: encoders do, and are not zombies."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if Path(os.readlink(process / "cwd")).is_relative_to(folder):
+                found.add(int(process.name))
+    return found
+
+
+def wait_for_encoders(folder: Path, number: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(encoders_below(folder)) != number:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_signal_ends_a_build_while_it_encodes(number: signal.Signals, workers: int, tmp_path: Path) -> None:
+    """Only the build is told; it ends, and so do its workers and their encoders."""
+    raw = long_tree(tmp_path / "raw", workers)
+    told = command(raw, tmp_path / "c", f"--workers={workers}", *SLOWLY)
+    process = subprocess.Popen(told, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for_encoders(tmp_path / "c", workers)
+    process.send_signal(number)
+    try:
+        _, said = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == 130 and said.strip().splitlines()[-1].startswith("interrupted"), said
+    wait_for_encoders(tmp_path / "c", 0)
 
 
 def alive_in_session(session: int) -> list[str]:

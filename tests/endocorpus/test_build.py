@@ -18,7 +18,7 @@ import webdataset
 
 from endocorpus.build import BuildWatcher, build
 from endocorpus.corpus.manifest import DESCRIPTOR, Corpus, open_corpus
-from endocorpus.errors import UsageError
+from endocorpus.errors import DataError, UsageError
 from endocorpus.phantom import render_source
 from endocorpus.records import REASON_TEXT, Reason
 from endocorpus.sources import load_source
@@ -287,6 +287,40 @@ def test_an_empty_root_does_not_empty_a_corpus(corpus: Corpus, tmp_path: Path) -
     with pytest.raises(UsageError, match="nothing was changed: 5 of its 5 recordings"):
         build(PUBLIC, tmp_path / "raw", out, CONFIG)
     assert fingerprint(out) == fingerprint(corpus.root)
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty folder", "one recording"])
+def test_a_share_lost_during_the_build_does_not_empty_a_corpus(left: str, raw: Path, tmp_path: Path) -> None:
+    class Thief(BuildWatcher):
+        def planned(self, plans: object, exclusions: object) -> None:
+            (tmp_path / "raw").rename(tmp_path / "away")
+            if left != "nothing":
+                (tmp_path / "raw").mkdir()
+            if left == "one recording":
+                shutil.copy(tmp_path / "away" / "0.mp4", tmp_path / "raw")
+
+    for number in range(3):
+        write_video(tmp_path / "raw" / f"{number}.mp4", 30 + number)
+    build(PUBLIC, tmp_path / "raw", tmp_path / "c", CONFIG)
+    before = fingerprint(tmp_path / "c")
+    changed = CONFIG.model_copy(update={"encode": CONFIG.encode.model_copy(update={"crf": 24})})
+    told = r"2 of its 3 recordings .* cannot be read" if left == "one recording" else r"raw: is gone; nothing was"
+    with pytest.raises((UsageError, DataError), match=told):
+        build(PUBLIC, tmp_path / "raw", tmp_path / "c", changed, watcher=Thief())
+    assert fingerprint(tmp_path / "c") == before
+    shutil.rmtree(tmp_path / "raw", ignore_errors=True)
+    (tmp_path / "away").rename(tmp_path / "raw")
+    again = build(PUBLIC, tmp_path / "raw", tmp_path / "c", changed)
+    assert again.descriptor["counts"]["recordings"] == 3 and not verify(again).problems
+
+
+def test_a_machine_without_a_folder_for_temporary_files_says_nothing_about_recordings(tmp_path: Path) -> None:
+    write_video(tmp_path / "raw" / "a.mp4", 30)
+    script = "import tempfile, sys; tempfile.tempdir = '/nonexistent'; from endocorpus.cli import main; main()"
+    told = [sys.executable, "-c", script, *command(tmp_path / "raw", tmp_path / "c", "--workers=1")[3:]]
+    done = subprocess.run(told, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("error: the encoder cannot be started")
+    assert not (tmp_path / "c" / DESCRIPTOR).exists()
 
 
 def test_files_of_others_in_the_shards_folder_stay(corpus: Corpus, raw: Path, tmp_path: Path) -> None:

@@ -176,6 +176,7 @@ def _train(run: Run, start_step: int, stop: threading.Event) -> int:
             done = step + 1
             if stopping or done % config.run.checkpoint_every == 0 or done == run.total_steps:
                 _save(run, done)
+            log.tell(row)
             if stopping:
                 return done
     return run.total_steps

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -161,6 +162,25 @@ def test_an_empty_corpus_is_a_data_problem_that_says_why(raw: Path, tmp_path: Pa
     (tmp_path / "bad" / "text.mp4").write_text("x")
     empty = run("build", *PUBLIC, "--root", tmp_path / "bad", "--out", tmp_path / "d")
     assert empty.exit_code == 1 and "no clip was written" in error_line(empty) and "not_a_video" in empty.stdout
+
+
+def test_a_build_outlives_whoever_reads_what_it_prints(tmp_path: Path) -> None:
+    """As with `endocorpus build ... 2>&1 | head -1`."""
+    write_frames(tmp_path / "raw", range(30))
+    command = ["build", *PUBLIC, "--root", tmp_path / "raw", "--out", tmp_path / "c", "--workers", "1"]
+    assert leave_at_once(command).wait() == 0
+    assert (tmp_path / "c" / "corpus.json").exists()
+    (tmp_path / "c" / "shards" / "more.tar").touch()
+    assert leave_at_once(["verify", tmp_path / "c", "--workers", "1"]).wait() == 1, "the exit code still tells"
+
+
+def leave_at_once(command: Sequence[object]) -> subprocess.Popen[bytes]:
+    """The command, started with a pipe for its output that has no reader any more."""
+    program = [sys.executable, "-m", "endocorpus", *map(str, command)]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert process.stdout is not None
+    process.stdout.close()
+    return process
 
 
 @pytest.mark.parametrize(

@@ -263,6 +263,12 @@ def test_another_number_of_threads_is_mentioned(corpus: Path, straight: Path) ->
     assert "number of threads has changed" in text.getvalue()
 
 
+def test_clips_too_short_for_the_views_are_mentioned_at_the_start(corpus: Path, tmp_path: Path) -> None:
+    text = io.StringIO()
+    pretrain(configure("run.length=3 steps"), [corpus], tmp_path, console=Console(file=text, width=200))
+    assert "fewer frames than the longest view, which has 4: 1 of 7;" in text.getvalue().split("step 1/3")[0]
+
+
 def test_a_loss_that_is_no_number_stops_the_run(corpus: Path, tmp_path: Path) -> None:
     config = configure("optim.lr_per_256_clips=1e30", "run.checkpoint_every=1", "run.keep_checkpoints=9")
     with pytest.raises(DataError, match=r"step \d+: the loss is nan.*clips: tiny-\d(, tiny-\d){3}\."):

@@ -13,6 +13,7 @@ import click
 from endocorpus import __version__
 from endocorpus.console import Commands, duration, echo_json, echo_table
 from endocorpus.errors import DataError, UsageError
+from endocorpus.places import filled_root, place_of, raw_root
 from endocorpus.report.text import count, size
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ workers_option = click.option(
 )
 rate_option = click.option(
     "--rate", metavar="FPS", help="Only for the source 'folder': frames per second of folders of images. Default: 25."
+)
+out_option = click.option("--out", type=FOLDER, help="Folder of the corpus. Default: corpora/NAME.")
+name_option = click.option(
+    "--name",
+    "corpus_name",
+    help="Name of the corpus, which starts its ids and its shards' names. Default: the name that the corpus in --out "
+    "has, or else the source's, or for the source 'folder' that of --out.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -243,6 +251,8 @@ def _echo_scan(source: Source, found: Scan, compared: tuple[Compared, ...], most
 @main.command()
 @source_option
 @root_option
+@out_option
+@name_option
 @privacy_option
 @rate_option
 @config_option
@@ -252,6 +262,8 @@ def _echo_scan(source: Source, found: Scan, compared: tuple[Compared, ...], most
 def plan(
     source_name: str,
     root: Path | None,
+    out: Path | None,
+    corpus_name: str | None,
     privacy: Literal["public", "private"] | None,
     rate: str | None,
     config_file: Path | None,
@@ -259,15 +271,15 @@ def plan(
     workers: int,
     as_json: bool,
 ) -> None:
-    """Show what a build would do: recordings, clips, exclusions. Writes nothing."""
+    """Show what a build of the same options would do: recordings, clips, exclusions. Writes nothing."""
     from endocorpus.build import BuildWatcher, plan_all
     from endocorpus.scan import scan as scan_files
     from endocorpus.sources import load_source
 
     source = load_source(source_name, privacy, rate)
     config = _config(config_file, overrides, source.defaults)
-    root = raw_root(source, root)
-    plans, exclusions = plan_all(scan_files(source, root), source, root, config, workers, BuildWatcher())
+    root, (_, name) = filled_root(source, root), place_of(source, out, corpus_name)
+    plans, exclusions = plan_all(scan_files(source, root, name), source, root, config, workers, BuildWatcher())
     rows = [
         (
             p.recording.recording_id,
@@ -294,10 +306,8 @@ def plan(
 @main.command()
 @source_option
 @root_option
-@click.option("--out", type=FOLDER, help="Folder of the corpus. Default: corpora/NAME.")
-@click.option(
-    "--name", "corpus_name", help="Name of the corpus, which starts its shards' names. Default: the source's."
-)
+@out_option
+@name_option
 @click.option(
     "--strict", is_flag=True, help="Stop when counts differ from what the source should hold, or a label has no code."
 )
@@ -331,15 +341,15 @@ def build(
 
     source = load_source(source_name, privacy, rate)
     config = _config(config_file, overrides, source.defaults)
-    out = out or Path("corpora") / (corpus_name or source.name)
+    out, name = place_of(source, out, corpus_name)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl-C
     with ShownProgress() as shown:
         corpus = build_corpus(
             source,
-            raw_root(source, root),
+            filled_root(source, root),
             out,
             config,
-            name=corpus_name,
+            name=name,
             workers=workers,
             shrink=shrink,
             strict=strict,
@@ -420,28 +430,6 @@ def report(corpus_folder: Path, out: Path | None, as_json: bool) -> None:
 def config(config_file: Path | None, overrides: tuple[str, ...]) -> None:
     """Print the settings of a build as JSON, with the values that a file or --set gives them."""
     echo_json(_config(config_file, overrides).model_dump(mode="json"))
-
-
-def raw_root(source: Source, root: Path | None) -> Path:
-    """Where the raw files of a source lie: `--root`, or below $ENDOCORPUS_RAW, or raw/<source>.
-
-    Raises:
-        UsageError: there is no such folder; says how to get the data and how to render a stand-in.
-    """
-    if root is None:
-        given = os.environ.get("ENDOCORPUS_RAW")
-        root = Path(given) if given else Path("raw") / source.name
-        if given and (root / source.name).is_dir():
-            root = root / source.name
-    if root.is_dir():
-        return root
-    from endocorpus.phantom.layouts import LAYOUTS
-
-    stand_in = f" Or render a stand-in: endocorpus phantom --source {source.name} --out {root} --seed 1"
-    raise UsageError(
-        f"{root}: no such folder, so there is nothing to build from. {source.obtain}"
-        + (stand_in if source.name in LAYOUTS else "")
-    )
 
 
 def _config(

@@ -12,6 +12,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,6 +27,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from endocorpus.corpus.files import digest_file
+from endocorpus.media.dicom import dicom_facts, is_dicom, pictures, stream_in_memory
 from endocorpus.records import Excluded, Media, MediaFacts, Reason, Stage
 
 # Demuxers of self-contained files. Playlists and concat scripts, which pull in other files, are not among them.
@@ -65,7 +67,9 @@ def probe(media: Media, root: Path) -> MediaFacts:
     paths = [root / path for path in media.paths]
     for path in paths:
         _refuse_unreadable(path)
-    return _probe_video(paths[0]) if media.kind == "video" else _probe_frames(paths, media.rate)
+    if media.kind == "frames":
+        return _probe_frames(paths, media.rate)
+    return _probe_dicom(paths[0]) if is_dicom(paths[0]) else _probe_video(paths[0])
 
 
 def digest_media(paths: Sequence[Path]) -> str:
@@ -154,6 +158,41 @@ def _probe_video(path: Path) -> MediaFacts:
             digest=digest_media([path]),
             bytes=path.stat().st_size,
         )
+
+
+def _probe_dicom(path: Path) -> MediaFacts:
+    """Facts of a DICOM file: those of the stream or pictures in it, and how many header fields no clip will carry."""
+    header = dicom_facts(path)
+    if header.holds == "stream":
+        with stream_in_memory(path) as stream:
+            found = _probe_video(stream)
+        return replace(
+            found,
+            container="dicom",
+            rate=header.rate or found.rate,
+            metadata_fields=found.metadata_fields + header.elements,
+            digest=digest_media([path]),
+            bytes=path.stat().st_size,
+        )
+    sizes = [picture.shape[:2] for picture in pictures(path)]
+    if len(sizes) != header.num_frames:
+        _exclude(Reason.TRUNCATED, f"the header promises {header.num_frames} frames, the file holds {len(sizes)}")
+    height, width = sizes[0]
+    return MediaFacts(
+        num_frames=len(sizes),
+        rate=header.rate or Fraction(25),
+        variable_rate=False,
+        width=width,
+        height=height,
+        stored_width=width,
+        stored_height=height,
+        codec="pictures",
+        container="dicom",
+        dropped_streams={},
+        metadata_fields=header.elements,
+        digest=digest_media([path]),
+        bytes=path.stat().st_size,
+    )
 
 
 def main_video(container: InputContainer) -> VideoStream:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from endocorpus.corpus.files import atomic_file, digest_bytes
+from endocorpus.corpus.files import atomic_file, digest_bytes, parse_signed, signed_json
 from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
 from endocorpus.errors import DataError
 
@@ -73,11 +73,10 @@ def open_corpus(root: Path) -> Corpus:
     try:
         descriptor = json.loads(text)
         version = int(descriptor["schema_version"])
-        intact = version != SCHEMA_VERSION or descriptor.pop("digest") == _digest(descriptor)
+        if version == SCHEMA_VERSION:
+            descriptor = parse_signed(text)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        intact = False
-    if not intact:
-        raise DataError(f"{root / DESCRIPTOR}: damaged or edited; `endocorpus build` writes it again")
+        raise DataError(f"{root / DESCRIPTOR}: damaged or edited; `endocorpus build` writes it again") from None
     if version != SCHEMA_VERSION:
         raise DataError(
             f"{root}: written with schema {version}, this version reads schema {SCHEMA_VERSION}; "
@@ -144,10 +143,5 @@ def parse_parquet(data: bytes) -> pa.Table:
 
 def write_descriptor(root: Path, descriptor: Mapping[str, object]) -> None:
     """Commit a corpus: written last, so that its existence means the rest is complete."""
-    signed = {**descriptor, "digest": _digest(descriptor)}
     with atomic_file(root / DESCRIPTOR) as file:
-        file.write((json.dumps(signed, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"))
-
-
-def _digest(descriptor: Mapping[str, object]) -> str:
-    return digest_bytes(json.dumps(descriptor, sort_keys=True).encode())
+        file.write(signed_json(descriptor))

@@ -12,7 +12,7 @@ from endocorpus.deid.decide import decide
 from endocorpus.labels import count_kinds, labels_digest, read_labels
 from endocorpus.media.encode import picture_size
 from endocorpus.media.probe import probe
-from endocorpus.records import ClipPlan, Cut, Excluded, Label, Reason, Recording, RecordingPlan, Stage
+from endocorpus.records import ClipPlan, Cut, Excluded, Label, Reason, Recording, RecordingPlan, Stage, as_rate
 from endocorpus.segment import segment
 from endocorpus.sources.layout import Source
 
@@ -76,7 +76,12 @@ def plan_recording(recording: Recording, root: Path, source: Source, config: Bui
 def _capture_rate(recording: Recording, labels: Sequence[Label]) -> Fraction | None:
     """Frames per second of the examination where the media's own rate lies: as declared, or as a table says."""
     told = [label.raw for label in labels if label.name == RATE_LABEL]
+    if not told:
+        return recording.capture_rate
     try:
-        return Fraction(told[0]).limit_denominator(100_000) if told else recording.capture_rate
+        rate = Fraction(told[0])
     except (ValueError, ZeroDivisionError):
-        raise Excluded(Stage.PROBE, Reason.DAMAGED, "the table's frames per second are not a number") from None
+        rate = Fraction(0)
+    if rate <= 0:
+        raise Excluded(Stage.PROBE, Reason.DAMAGED, "the table's frames per second are not a number above 0")
+    return as_rate(rate)

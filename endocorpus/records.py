@@ -16,6 +16,20 @@ from typing import Literal
 Privacy = Literal["public", "private"]
 
 
+_FASTEST, _SLOWEST = Fraction(500_000), Fraction(1, 100_000)
+
+
+def as_rate(value: Fraction) -> Fraction:
+    """The rate nearest to `value`, in frames per second, that an mp4 and ffmpeg can both count in.
+
+    An mp4's clock ticks as often as the numerator says, and ffmpeg tells where a clip begins in microseconds: with
+    more than a million ticks in a second it is wrong by a tick now and then, and the clip's first frame is lost. The
+    average rates of uneven video have such numerators; above 5 frames per second they change by a millionth at most.
+    """
+    value = min(max(value, _SLOWEST), _FASTEST)
+    return max(value.limit_denominator(min(100_000, int(_FASTEST / value))), _SLOWEST)
+
+
 class Stage(StrEnum):
     """Where in a build something was left out."""
 

@@ -184,6 +184,7 @@ def _command(plan: RecordingPlan, path: Path | None, config: EncodeConfig) -> li
         map_metadata=-1,
         map_chapters=-1,
         **{"metadata:s:v:0": "encoder="},
+        **{"bsf:v": "setts=duration=1"},  # or a clip's last frame lasts as long as it does in the source
         a53cc=0,
         an=None,
         sn=None,

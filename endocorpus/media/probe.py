@@ -28,7 +28,7 @@ from PIL import Image
 
 from endocorpus.corpus.files import digest_file
 from endocorpus.media.dicom import dicom_facts, is_dicom, pictures, stream_in_memory
-from endocorpus.records import Excluded, Media, MediaFacts, Reason, Stage
+from endocorpus.records import Excluded, Media, MediaFacts, Reason, Stage, as_rate
 
 # Demuxers of self-contained files. Playlists and concat scripts, which pull in other files, are not among them.
 DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,asf,flv"
@@ -267,8 +267,8 @@ def _nominal_rate(stream: VideoStream) -> Fraction:
     """The guessed rate where the average agrees with it, else the average: a guess doubles for interlaced video."""
     average, guessed = stream.average_rate, stream.guessed_rate
     if average and guessed and abs(average / guessed - 1) < 0.01:
-        return guessed.limit_denominator(100_000)
-    return (average or guessed or Fraction(25)).limit_denominator(100_000)
+        return as_rate(guessed)
+    return as_rate(average or guessed or Fraction(25))
 
 
 def _varies(pts: Sequence[int]) -> bool:

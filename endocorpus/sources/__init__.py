@@ -12,7 +12,7 @@ from typing import Any
 
 from endocorpus.errors import UsageError
 from endocorpus.manifests import manifests_folder
-from endocorpus.records import Privacy
+from endocorpus.records import Privacy, as_rate
 from endocorpus.sources.layout import Archive, Expected, FrameFolders, Layout, Source
 
 _PACKAGE = Path(__file__).parent
@@ -49,12 +49,12 @@ def load_source(name: str, privacy: Privacy | None = None, rate: str | None = No
 
 def _rate(text: str) -> Fraction:
     try:
-        rate = Fraction(text).limit_denominator(100_000)
+        rate = Fraction(text)
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
     if not 0 < rate <= 1000:
         raise UsageError(f"--rate {text}: expected frames per second, such as 30 or 30000/1001")
-    return rate
+    return as_rate(rate)
 
 
 def _with_rate(layout: Layout, rate: Fraction) -> Layout:

@@ -438,7 +438,7 @@ def _config(
     from endocorpus.config import BuildConfig
     from endocorpus.settings import load_settings
 
-    return load_settings(BuildConfig, path, overrides, defaults or {})
+    return load_settings(BuildConfig, path, overrides, defaults=defaults or {})
 
 
 def _exclusion(exclusion: Any) -> dict[str, Any]:

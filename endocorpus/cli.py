@@ -281,25 +281,24 @@ def plan(
     root, (_, name) = filled_root(source, root), place_of(source, out, corpus_name)
     plans, exclusions = plan_all(scan_files(source, root, name), source, root, config, workers, BuildWatcher())
     rows = [
-        (
-            p.recording.recording_id,
-            p.facts.num_frames,
-            f"{float(p.facts.rate):g}",
-            len(p.clips),
-            f"{p.clips[0].width}x{p.clips[0].height}",
-        )
+        {
+            "recording": p.recording.recording_id,
+            "frames": p.facts.num_frames,
+            "rate": f"{float(p.facts.rate):g}",
+            "varies": p.facts.variable_rate,
+            "clips": len(p.clips),
+            "size": f"{p.clips[0].width}x{p.clips[0].height}",
+        }
         for p in plans
     ]
-    header = ("recording", "frames", "rate", "clips", "size")
     if as_json:
-        echo_json(
-            {
-                "recordings": [dict(zip(header, row, strict=True)) for row in rows],
-                "exclusions": [_exclusion(e) for e in exclusions],
-            }
-        )
+        echo_json({"recordings": rows, "exclusions": [_exclusion(e) for e in exclusions]})
         return
-    echo_table(f"{count(sum(len(p.clips) for p in plans), 'clip')} planned", header, rows)
+    cells = [
+        (r["recording"], r["frames"], r["rate"], "varies" if r["varies"] else "", r["clips"], r["size"]) for r in rows
+    ]
+    header = ("recording", "frames", "rate", "", "clips", "size")
+    echo_table(f"{count(sum(len(p.clips) for p in plans), 'clip')} planned", header, cells)
     _echo_exclusions([_exclusion(e) for e in exclusions])
 
 

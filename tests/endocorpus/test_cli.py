@@ -201,6 +201,15 @@ def test_plan_shows_the_ids_that_build_gives(tmp_path: Path) -> None:
     assert planned()[0].startswith("folder-a")
 
 
+def test_plan_marks_a_varying_rate(tmp_path: Path) -> None:
+    uneven = "setpts='if(lt(N,20),N,20+3*(N-20))/(25*TB)'"
+    write_video(tmp_path / "even.mkv", 40)
+    write_video(tmp_path / "uneven.mkv", 40, output=("-vf", uneven, "-fps_mode", "passthrough", "-c:v", "libx264"))
+    told = ("plan", *PUBLIC, "--root", tmp_path, "--workers", 1)
+    assert [row["varies"] for row in json.loads(run(*told, "--json").stdout)["recordings"]] == [False, True]
+    assert [" varies " in line for line in run(*told).stdout.splitlines() if "even" in line] == [False, True]
+
+
 def test_a_build_outlives_whoever_reads_what_it_prints(tmp_path: Path) -> None:
     """As with `endocorpus build ... 2>&1 | head -1`."""
     write_frames(tmp_path / "raw", range(30))

@@ -33,7 +33,7 @@ from endocorpus.report.stats import BRIGHTNESS_EDGES, LENGTH_EDGES, SHARPNESS_ED
 from endocorpus.report.text import count, duration, plain, rate, size
 from endocorpus.sources import load_source
 from endocorpus.sources.layout import Expected, FrameFolders, Sidecars, Source
-from tests.media import write_frames
+from tests.media import write_frames, write_video
 
 HOSTILE = "<script>alert(1)</script>\u202e Größe 内視鏡 " + "x" * 150 + ".bin"
 _VOID = {"meta", "img", "br"}
@@ -194,6 +194,20 @@ def test_breakdowns_and_labels_are_those_of_the_tables(seen: Page) -> None:
     assert seen.tables["Label: finding"] == [["normal", "1", "2"], ["polyp", "2", "2"]]
     assert sum(int(row[1]) for row in seen.tables["Clip length of clips"]) == 4
     assert ["segment.clip_seconds", "5.0"] in seen.tables["Configuration"]
+
+
+def test_recordings_of_a_varying_rate_are_counted_first(corpus: Corpus, seen: Page, tmp_path: Path) -> None:
+    assert "varies" not in seen.text
+    uneven = "setpts='if(lt(N,20),N,20+3*(N-20))/(25*TB)'"
+    for name, options in (("even", ()), ("uneven", ("-vf", uneven, "-fps_mode", "passthrough"))):
+        write_video(tmp_path / "raw" / f"{name}.mkv", 40, output=(*options, "-c:v", "libx264"))
+    mixed = build(load_source("folder", "public"), tmp_path / "raw", tmp_path / "mixed", BuildConfig())
+    text = Page(render(mixed)).text
+    told = text.index("The frame rate of 1 of 2 recordings varies.")
+    assert (
+        text.rindex("Read this first") < told < text.rindex("Key figures")
+        and "All their frames are there, in 1 clip," in text
+    )
 
 
 def test_expected_counts_alarm_only_where_they_are_exact(corpus: Corpus, seen: Page) -> None:

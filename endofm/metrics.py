@@ -79,17 +79,18 @@ class RunLog:
         """The loader has handed over the batch of this step."""
         self._data_ready = time.perf_counter()
 
-    def step(self, row: Mapping[str, float]) -> None:
-        """The step is done: write its row, and let the next step begin."""
+    def step(self, row: Mapping[str, float]) -> float:
+        """The step is done: write its row, and let the next step begin. Returns the seconds that it took."""
         now = time.perf_counter()
         seconds, waited = now - self._started, self._data_ready - self._started
         self._started = now
         if self._file is None:
-            return
+            return seconds
         if row["step"] == self._start_step:
             self._first_seconds = seconds
         self._file.write({**row, "clips_per_s": self._batch_size / seconds, "data_wait_share": waited / seconds})
         self._steps, self._seconds, self._waited = self._steps + 1, self._seconds + seconds, self._waited + waited
+        return seconds
 
     def tell(self, row: Mapping[str, float]) -> None:
         """Print a line about the step that was done last, if it is time to. Whatever must be safe is saved before."""

@@ -39,6 +39,8 @@ class ClipSet:
     fingerprint: str
     """xxh3-128, 32 hex digits, of the corpora's names and the keys and digests of all rows, in order: equal for equal
     training data wherever it lies."""
+    corpora: tuple[tuple[str, int], ...]
+    """Name of each corpus and how many clips it gives."""
 
     def __len__(self) -> int:
         return len(self.offset_N)
@@ -91,6 +93,7 @@ def load_clips(corpora: Sequence[Path]) -> ClipSet:
         width_N=clips["width"].to_numpy().astype(np.int32),
         key_N=np.array(clips["key"].to_pylist(), dtype=np.bytes_),
         fingerprint=_fingerprint([corpus.name for corpus in opened], tables),
+        corpora=tuple((corpus.name, table.num_rows) for corpus, table in zip(opened, tables, strict=True)),
     )
 
 

@@ -1,9 +1,9 @@
 """Pre-training, top to bottom: world, clips, objective, optimiser, resume, loop, export.
 
 A run lives in its folder: `checkpoints/`, `metrics.jsonl`, `corpora.json` and, at the end, `backbone.safetensors`.
-Starting it again in the same folder goes on from the newest checkpoint. On a CPU that is exact to the last bit, given the same number
-of threads (torch splits its sums by thread): every random draw follows from seed and step, and nothing but weights,
-moments and the centre is carried from one step to the next.
+Starting it again in the same folder goes on from the newest checkpoint. On a CPU that is exact to the last bit, given
+the same number of threads (torch splits its sums by thread): every random draw follows from seed and step, and nothing
+but weights, moments and the centre is carried from one step to the next.
 """
 
 from __future__ import annotations

@@ -256,7 +256,7 @@ def test_other_clips_are_not_resumed(corpus: Path, straight: Path, make_corpus: 
     other = make_corpus("other", [[ClipSpec(1, 4, 32, 32)]])
     with pytest.raises(UsageError, match="other clips: 7 of tiny then, 7 of tiny and 1 of other now; go on"):
         pretrain(configure(), [corpus, other], straight, console=Console(file=io.StringIO()))
-    fewer = write_corpus(tmp_path, "tiny", [[ClipSpec(8, 4, 32, 32), ClipSpec(9, 4, 32, 32)]])
+    write_corpus(tmp_path, "tiny", [[ClipSpec(8, 4, 32, 32), ClipSpec(9, 4, 32, 32)]])
     shutil.copytree(straight, tmp_path / "run")
     with pytest.raises(UsageError, match="7 of tiny then, 2 of tiny now"):
         train(

@@ -55,6 +55,7 @@ class Reason(StrEnum):
     FRAME_GAP = "frame_gap"
     NO_PARTNER = "no_partner"
     MISPLACED = "misplaced"
+    BAD_LABELS = "bad_labels"
     FRAME_SIZE_CHANGES = "frame_size_changes"
     UNKNOWN_PIXELS = "unknown_pixels"
     CUT_AWAY = "cut_away"
@@ -80,6 +81,7 @@ REASON_TEXT: Mapping[Reason, str] = MappingProxyType(
         Reason.FRAME_GAP: "The numbered frames of the folder have a gap.",
         Reason.NO_PARTNER: "A label whose frame or recording is missing, or an image without the file that names it.",
         Reason.MISPLACED: "A box, outline or mask does not fit the picture that it belongs to.",
+        Reason.BAD_LABELS: "A label file, table or mask cannot be understood; what it says is missing.",
         Reason.FRAME_SIZE_CHANGES: "The frames of the folder do not all have the same size.",
         Reason.UNKNOWN_PIXELS: "An image is not one 8-bit or 16-bit picture, so what it should look like is not known.",
         Reason.CUT_AWAY: "Of the picture, less than 16 pixels are left after encode.cut.",

@@ -198,7 +198,7 @@ def test_boxes_outlive_the_table_of_lesions(copy: Path) -> None:
     edit(copy / "lesion_info.csv", "001-001_2,001-001", "001-001_7,001-001")  # a lesion that no box names
     assert {(a.instance, a.label.code) for a in boxes(said_of(copy, "001-001"))} == {(1, "adenoma"), (2, "lesion")}
     (copy / "lesion_info.csv").write_bytes(b"\0" * 64)
-    assert [(e.subject, e.reason) for e in scan(SOURCE, copy).exclusions] == [("lesion_info.csv", Reason.DAMAGED)]
+    assert [(e.subject, e.reason) for e in scan(SOURCE, copy).exclusions] == [("lesion_info.csv", Reason.BAD_LABELS)]
     assert {a.label.code for a in boxes(said_of(copy, "001-001"))} == {"lesion"}
     (copy / "lesion_info.csv").unlink()
     bare = boxes(said_of(copy, "001-001"))

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from endocorpus.corpus.files import atomic_file, digest_bytes, parse_signed, signed_json
 from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
-from endocorpus.errors import DataError
+from endocorpus.errors import DataError, UsageError
 
 DESCRIPTOR = "corpus.json"
 SHARDS = "shards"
@@ -51,6 +51,22 @@ class Corpus:
         return self.root / SHARDS / shard
 
 
+def named_corpus(root: Path) -> Corpus:
+    """`open_corpus` for a folder that somebody named in a command, perhaps not the one that was meant.
+
+    Raises:
+        UsageError: there is no such folder, or nothing in it says that it is or will be a corpus.
+        DataError: as `open_corpus`.
+    """
+    if not root.is_dir():
+        raise UsageError(f"{root}: no such folder")
+    if not any((root / name).exists() for name in (DESCRIPTOR, ".build")):
+        raise UsageError(
+            f"{root}: not a corpus; that is a folder which `endocorpus build` has made, with a {DESCRIPTOR}"
+        )
+    return open_corpus(root)
+
+
 def open_corpus(root: Path) -> Corpus:
     """Open a finished corpus.
 
@@ -64,7 +80,7 @@ def open_corpus(root: Path) -> Corpus:
         if not root.exists():
             raise DataError(f"{root}: no such corpus") from None
         raise DataError(
-            f"{root}: no {DESCRIPTOR}, so this is not a finished corpus; run `endocorpus build` to finish it"
+            f"{root}: no {DESCRIPTOR}, so this is not a finished corpus; `endocorpus build`, run again, finishes it"
         ) from None
     except OSError as error:
         raise DataError(f"{root / DESCRIPTOR}: {error.strerror}") from None

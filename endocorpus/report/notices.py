@@ -85,7 +85,8 @@ def _identical(copies: int) -> list[Notice]:
     if not copies:
         return []
     body = "Files of equal bytes lie under several names. They share a leak group, but their clips occur repeatedly."
-    return [Notice(level="warning", lead=f"{count(copies, 'recording')} repeat others.", body=body)]
+    lead = "1 recording repeats another." if copies == 1 else f"{number(copies)} recordings repeat others."
+    return [Notice(level="warning", lead=lead, body=body)]
 
 
 def _uneven(stats: Stats) -> list[Notice]:

@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from endocorpus.console import duration
 from endocorpus.corpus.files import atomic_file
 from endocorpus.corpus.manifest import Corpus
 from endocorpus.records import REASON_TEXT, Reason
@@ -82,8 +83,7 @@ def _template() -> jinja2.Template:
         "number": text.number,
         "count": text.count,
         "size": text.size,
-        "duration": text.duration,
-        "hours": text.hours,
+        "duration": lambda microseconds: duration(microseconds / 1e6),
         "rate": text.rate,
     }
     environment.globals["style"] = Markup((folder / "page.css").read_text(encoding="utf-8"))  # ours, nobody else's

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
-from endocorpus.corpus.manifest import Corpus, open_corpus
+from endocorpus.corpus.manifest import Corpus, named_corpus
 from endocorpus.errors import DataError
 from endofm.data.stream import ClipBytes
 
@@ -67,9 +67,10 @@ def load_clips(corpora: Sequence[Path]) -> ClipSet:
         corpora: corpus folders. Their order is part of the data order.
 
     Raises:
+        UsageError: a folder is missing or is no corpus.
         DataError: no corpus, a corpus that is unfinished, damaged or given twice, or no clip in any of them.
     """
-    opened = [open_corpus(Path(path)) for path in corpora]
+    opened = [named_corpus(Path(path)) for path in corpora]
     _refuse_duplicates(opened)
     tables = [_ready_clips(corpus) for corpus in opened]
     if not sum(table.num_rows for table in tables):

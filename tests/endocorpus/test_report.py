@@ -20,6 +20,7 @@ from PIL import Image
 
 from endocorpus.build import build
 from endocorpus.config import BuildConfig
+from endocorpus.console import duration
 from endocorpus.corpus.files import digest_bytes
 from endocorpus.corpus.manifest import Corpus, open_corpus, table_bytes
 from endocorpus.errors import DataError
@@ -30,7 +31,7 @@ from endocorpus.report.notices import NOT_EXAMINED, expected_rows
 from endocorpus.report.page import render, write_report
 from endocorpus.report.sheet import contact_sheet, spread
 from endocorpus.report.stats import BRIGHTNESS_EDGES, LENGTH_EDGES, SHARPNESS_EDGES, Stats, compute, histogram
-from endocorpus.report.text import count, duration, plain, rate, size
+from endocorpus.report.text import count, plain, rate, size
 from endocorpus.sources import load_source
 from endocorpus.sources.layout import Expected, FrameFolders, Sidecars, Source
 from tests.media import write_frames, write_video
@@ -410,6 +411,6 @@ def test_numbers_read_well() -> None:
     sizes = {0: "0 bytes", 1: "1 byte", 999: "999 bytes", 716800: "716.8 kB", 999_960: "1.0 MB", 10**12: "1.0 TB"}
     assert {n: size(n) for n in sizes} == sizes
     durations = {0.0: "0.0 s", 11.4: "11.4 s", 59.96: "1.0 min", 750.0: "12.5 min", 3599.0: "1.0 h", 4e6: "1,111.1 h"}
-    assert {s: duration(int(s * 1e6)) for s in durations} == durations
+    assert {s: duration(s) for s in durations} == durations
     assert [rate(r) for r in ("25", "30000/1001")] == ["25", "29.97 (30000/1001)"]
     assert [plain(v) for v in (0.0, 5.0, 1.4014, 520.3, 999.7, 8192.0)] == ["0", "5", "1.4", "520", "1,000", "8,192"]

@@ -30,7 +30,16 @@ SETTINGS = [f"--set={key}" for key in ("segment.clip_seconds=1.0", "shards.max_c
 
 
 def command(raw: Path, out: Path, *more: str) -> list[str]:
-    start = [sys.executable, "-m", "endocorpus", "build", "--source=folder", "--privacy=public", *SETTINGS]
+    start = [
+        sys.executable,
+        "-m",
+        "endocorpus",
+        "build",
+        "--source=folder",
+        "--name=folder",
+        "--privacy=public",
+        *SETTINGS,
+    ]
     return [*start, f"--root={raw}", f"--out={out}", *more]
 
 

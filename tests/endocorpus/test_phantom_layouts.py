@@ -20,6 +20,7 @@ from scipy import ndimage
 from endocorpus.phantom import TreeTruth, load_truth, plan_source, read_frame_counter, render_source, truth_root
 from endocorpus.phantom.annotations import corners, ellipses, whole_mask
 from endocorpus.phantom.layouts import LAYOUTS, Request
+from endocorpus.sources.polypdiag import abnormal_test_lengths
 
 SEED, SIZE = 3, (128, 96)
 RENDERED = ("cvc-12k", "kumc", "ldpolypvideo", "polypdiag", "sun")

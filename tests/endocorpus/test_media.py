@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -404,6 +405,46 @@ def test_a_hang_ends_with_its_encoder(tmp_path: Path, monkeypatch: pytest.Monkey
     write_video(tmp_path / "a.mp4", 200, size=(640, 512))
     found = excluded(tmp_path, recording("a.mp4"))
     assert found.reason is Reason.TIMED_OUT and not module._running
+
+
+LATE = """
+import sys
+from pathlib import Path
+from endocorpus.media.probe import probe
+from endocorpus.records import Media
+print(probe(Media(kind="video", paths=("late.flv",)), Path(sys.argv[1])).num_frames)
+"""
+
+
+def test_a_stream_that_begins_midway_is_no_damage(tmp_path: Path) -> None:
+    """Sound that starts late in an FLV; new memory is filled, or it would be chance what a binding finds there."""
+    write_video(tmp_path / "a.flv", 60, rate=1, output=("-an", *X264))
+    data = (tmp_path / "a.flv").read_bytes()
+    tags, at = [], 13  # bytes of the file's header
+    while at + 11 < len(data):
+        tags.append(at)
+        at += 11 + int.from_bytes(data[at + 1 : at + 4], "big") + 4
+    last = tags[-1]
+    sound = b"\x08\x00\x00\x04" + data[last + 4 : last + 11] + b"\x2e\x00\x00\x00" + (15).to_bytes(4, "big")
+    (tmp_path / "late.flv").write_bytes(data[:last] + sound + data[last:])
+    done = subprocess.run(
+        [sys.executable, "-c", LATE, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"MALLOC_PERTURB_": "85"},
+    )
+    assert (done.stdout, done.returncode) == ("60\n", 0), done.stderr
+
+
+def test_what_libav_takes_for_trouble_of_the_machine_is_told_apart(tmp_path: Path) -> None:
+    """libav says "Input/output error" of a Matroska file that breaks off; only a file that cannot be read is one."""
+    whole = write_video(tmp_path / "a.mkv", 60, output=X264).read_bytes()
+    for size in range(300, 600, 3):
+        (tmp_path / "cut.mkv").write_bytes(whole[:size])
+        with pytest.raises(Excluded) as caught:
+            probe(Media(kind="video", paths=("cut.mkv",)), tmp_path)
+        assert caught.value.reason in {Reason.NOT_A_VIDEO, Reason.DAMAGED, Reason.NO_VIDEO_STREAM}
 
 
 def test_private_recordings_are_not_cleared(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from endocorpus.corpus.shards import KEY
 from endocorpus.engine import run_tasks
 from endocorpus.errors import DataError, UsageError
 from endocorpus.expect import compare, refuse_loose, unmapped_labels
-from endocorpus.media.encode import encoder_build
+from endocorpus.media.ffmpeg_run import encoder_build
 from endocorpus.phantom.truth import rendered_by
 from endocorpus.plan import join_groups
 from endocorpus.receipts import (

@@ -35,7 +35,8 @@ from endocorpus.corpus.manifest import SHARDS, open_corpus, table_bytes
 from endocorpus.corpus.schema import SCHEMA_VERSION
 from endocorpus.errors import DataError, UsageError
 from endocorpus.labels import gather, read_labels
-from endocorpus.media.encode import EncodeConfig, encode, encoder_build
+from endocorpus.media.encode import EncodeConfig, encode
+from endocorpus.media.ffmpeg_run import encoder_build
 from endocorpus.plan import plan_recording
 from endocorpus.records import EncodedClip, Excluded, Exclusion, Reason, Recording, RecordingPlan, Stage
 from endocorpus.sources.layout import Source

@@ -512,6 +512,43 @@ def test_a_signal_ends_a_build_while_it_encodes(number: signal.Signals, workers:
     wait_for_encoders(tmp_path / "c", 0)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_encoders_do_not_outlive_a_killed_build(workers: int, tmp_path: Path) -> None:
+    raw = long_tree(tmp_path / "raw", workers)
+    told = command(raw, tmp_path / "c", f"--workers={workers}", *SLOWLY)
+    with subprocess.Popen(told, stderr=subprocess.DEVNULL) as process:
+        wait_for_encoders(tmp_path / "c", workers)
+        process.kill()
+    wait_for_encoders(tmp_path / "c", 0)
+
+
+NO_X264 = """#!/bin/sh
+case "$1" in -version) echo "ffmpeg version 0"; exit 0;; esac
+echo "Unknown encoder 'libx264'" >&2; exit 8
+"""
+
+
+@pytest.mark.parametrize("kind", ["missing", "silent", "not a program", "without x264", "deleted meanwhile"])
+def test_an_encoder_that_cannot_be_used_says_nothing_about_recordings(kind: str, tmp_path: Path) -> None:
+    write_video(tmp_path / "raw" / "a.mp4", 30)
+    program = tmp_path / "ffmpeg"
+    if kind != "missing":
+        program.write_text({"silent": "#!/bin/sh\n", "not a program": "hello"}.get(kind, NO_X264))
+    program.chmod(0o644 if kind == "not a program" else 0o755) if program.exists() else None
+    if kind == "deleted meanwhile":
+        program.write_text(NO_X264.replace("exit 0", "rm $0; exit 0"))
+    done = subprocess.run(
+        command(tmp_path / "raw", tmp_path / "c", "--workers=1"),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"IMAGEIO_FFMPEG_EXE": str(program)},
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("error: ") and "ffmpeg" in said and not (tmp_path / "c" / DESCRIPTOR).exists()
+
+
 def alive_in_session(session: int) -> list[str]:
     """Processes of a session that are not mere zombies, waiting to be reaped by whoever is init here."""
     found = []

@@ -7,8 +7,11 @@ import io
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +28,7 @@ from PIL import Image
 from endocorpus.config import BuildConfig
 from endocorpus.deid.decide import decide
 from endocorpus.media.encode import encode, picture_size
+from endocorpus.media.ffmpeg_run import _running
 from endocorpus.media.frames import keyframe
 from endocorpus.media.inspect import inspect_clip
 from endocorpus.media.probe import probe
@@ -404,7 +408,25 @@ def test_a_hang_ends_with_its_encoder(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "_SECONDS_PER_FRAME", 0.0005)
     write_video(tmp_path / "a.mp4", 200, size=(640, 512))
     found = excluded(tmp_path, recording("a.mp4"))
-    assert found.reason is Reason.TIMED_OUT and not module._running
+    assert found.reason is Reason.TIMED_OUT and not _running
+
+
+def test_an_encoder_that_stands_still_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from endocorpus.media import encode as module
+
+    def stop() -> None:
+        while not _running:
+            time.sleep(0.01)
+        os.killpg(next(iter(_running)).pid, signal.SIGSTOP)
+
+    monkeypatch.setattr(module, "_SECONDS_TO_START", 5)
+    monkeypatch.setattr(module, "_SECONDS_PER_FRAME", 0)
+    write_video(tmp_path / "a.mp4", 200, size=(640, 512))
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    found = excluded(tmp_path, recording("a.mp4"))
+    stopping.join()
+    assert found.reason is Reason.TIMED_OUT and not _running
 
 
 LATE = """

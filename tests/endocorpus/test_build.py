@@ -18,6 +18,7 @@ import webdataset
 
 from endocorpus.build import BuildWatcher, build
 from endocorpus.corpus.manifest import DESCRIPTOR, Corpus, open_corpus
+from endocorpus.corpus.shards import LONGEST_NAME
 from endocorpus.errors import DataError, UsageError
 from endocorpus.phantom import render_source
 from endocorpus.records import REASON_TEXT, Reason
@@ -277,11 +278,24 @@ def test_places_that_cannot_hold_a_corpus(raw: Path, tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "home").iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("name", ["../x", "A", "a.b", "-a", "a b"])
+@pytest.mark.parametrize("name", ["../x", "A", "a.b", "-a", "a b", "university-hospital-endoscopy"])
 def test_a_corpus_name_is_a_key(name: str, raw: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a name is made of"):
         build(PUBLIC, raw, tmp_path / "c", CONFIG, name=name)
     assert not (tmp_path / "c").exists()
+
+
+def test_the_longest_names_fit_into_a_shard(tmp_path: Path) -> None:
+    """A corpus with the longest name, of a file whose name is far too long for an id."""
+    write_video(tmp_path / "raw" / f"{'long-name-' * 12}.mp4", 30)
+    made = build(PUBLIC, tmp_path / "raw", tmp_path / "c", CONFIG, name="x" * LONGEST_NAME)
+    [key] = made.clips()["key"].to_pylist()
+    assert 70 < len(key) <= 80 - 2  # two more digits for the frames of the longest recordings
+    from endocorpus.places import place_of
+
+    folders = [tmp_path / f"university-hospital-endoscopy-{n}" for n in (1, 2)]
+    first, second = (place_of(PUBLIC, folder, None)[1] for folder in folders)
+    assert first != second and {len(first), len(second)} <= set(range(LONGEST_NAME + 1))
 
 
 def test_what_may_be_otherwise_next_time_is_tried_again(tmp_path: Path) -> None:

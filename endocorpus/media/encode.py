@@ -27,10 +27,10 @@ from endocorpus.media.ffmpeg_run import run_ffmpeg
 from endocorpus.media.inspect import inspect_clip
 from endocorpus.media.probe import (
     DEMUXERS,
-    IMAGE_FORMATS,
     digest_media,
     is_turned,
     main_video,
+    open_image,
     open_video,
     pass_on_machine_error,
 )
@@ -217,7 +217,7 @@ def _raw_frames(plan: RecordingPlan, root: Path) -> Iterator[bytes]:
     size = (plan.facts.width, plan.facts.height)
     for number, path in enumerate(plan.recording.media.paths):
         try:
-            with _reading(), Image.open(root / path, formats=IMAGE_FORMATS) as image:
+            with _reading(), open_image(root / path) as image:
                 pixels = _rgb(image)
         except Excluded:
             raise

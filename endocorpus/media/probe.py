@@ -9,6 +9,7 @@ import errno
 import os
 import stat
 import statistics
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -319,6 +320,19 @@ def is_turned(image: Image.Image) -> bool:
     return image.format in {"JPEG", "MPO", "TIFF"}
 
 
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image of a known kind. Nothing of its header is quoted in warnings.
+
+    Raises:
+        Exception: of whatever kind the decoder of a damaged image stumbles over.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            yield image
+
+
 def _image_problem(image: Image.Image) -> str | None:
     """Why one image cannot be one 8-bit colour frame."""
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # the second picture of an MPO is a preview
@@ -334,13 +348,16 @@ def _probe_frames(paths: Sequence[Path], rate: Fraction | None) -> MediaFacts:
     fields = 0
     for number, path in enumerate(paths):
         try:
-            with Image.open(path, formats=IMAGE_FORMATS) as image:
+            with open_image(path) as image:
                 problem = _image_problem(image)
                 sizes[upright_size(image)] += 1
                 formats[str(image.format).lower()] += 1
                 fields += len(image.info)
         except Exception as error:  # noqa: BLE001 - decoders of damaged images raise whatever they stumble over
             pass_on_machine_error(error)
+            if isinstance(error, Image.DecompressionBombError):
+                many = f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, which is not safe to open"
+                _exclude(Reason.UNREADABLE, f"image {number + 1} of {len(paths)} has {many}")
             _exclude(Reason.NOT_A_VIDEO, f"image {number + 1} of {len(paths)} is not readable: {type(error).__name__}")
         if problem:
             _exclude(Reason.UNKNOWN_PIXELS, f"image {number + 1} of {len(paths)} {problem}")

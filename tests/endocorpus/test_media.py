@@ -217,6 +217,21 @@ def test_images_whose_pictures_or_range_are_unknown(tmp_path: Path) -> None:
     assert found.reason is Reason.UNKNOWN_PIXELS and "'F'" in found.detail
 
 
+def test_an_image_too_large_to_open_is_told_as_that(tmp_path: Path) -> None:
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "0.png")
+    found = excluded(tmp_path, recording("0.png", kind="frames"))
+    assert found.reason is Reason.UNREADABLE and "image 1 of 1 has more than" in found.detail
+
+
+def test_damaged_headers_of_images_are_not_talked_about(tmp_path: Path) -> None:
+    """Warnings, which are errors in these tests, would quote what stands in them."""
+    for number in range(10):
+        broken = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0"
+        Image.new("RGB", (64, 64)).save(tmp_path / f"{number}.jpg", exif=broken)
+    _, [clip] = build_clips(tmp_path, recording(*(f"{n}.jpg" for n in range(10)), kind="frames"))
+    assert clip.num_frames == 10
+
+
 def test_files_that_change_while_they_are_read_are_not_trusted(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", 50)
     plan = plan_recording(recording("a.mp4"), tmp_path, PUBLIC, CONFIG)

@@ -41,7 +41,7 @@ def command(raw: Path, out: Path, *more: str) -> list[str]:
         "--privacy=public",
         *SETTINGS,
     ]
-    return [*start, f"--root={raw}", f"--out={out}", *more]
+    return [*start, f"--root={raw}", f"--out={out}", "--name=folder", *more]  # as the fixture of the corpus names it
 
 
 def test_every_frame_arrives_in_order(corpus: Corpus) -> None:

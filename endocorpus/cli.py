@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from endocorpus import __version__
-from endocorpus.console import Commands, duration, echo_json, echo_table
+from endocorpus.cli_facts import mix, sources, splits
+from endocorpus.console import Commands, duration, echo_json, echo_table, json_option
 from endocorpus.errors import DataError, UsageError
 from endocorpus.report.text import count, size
 
@@ -47,7 +48,6 @@ workers_option = click.option(
 rate_option = click.option(
     "--rate", metavar="FPS", help="Only for the source 'folder': frames per second of folders of images. Default: 25."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,34 +59,7 @@ def main() -> None:
     """
 
 
-@main.command()
-@click.argument("name", required=False)
-@json_option
-def sources(name: str | None, as_json: bool) -> None:
-    """List the sources, or show one: licence, citation, how to get it, how many there should be."""
-    from endocorpus.sources import SOURCES, load_source, source_facts
-
-    if name is None:
-        facts = [source_facts(load_source(each)) for each in SOURCES]
-        if as_json:
-            echo_json(facts)
-        else:
-            rows = [(f["name"], f["title"], f["privacy"], f["licence"]) for f in facts]
-            echo_table("Sources", ("name", "title", "privacy", "licence"), rows)
-        return
-    shown = source_facts(load_source(name))
-    if as_json:
-        echo_json(shown)
-    else:
-        echo_table(name, ("fact", "value"), [(key, _plain(value)) for key, value in shown.items()])
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, dict):
-        return "; ".join(f"{key}: {_plain(inner)}" for key, inner in value.items() if inner not in (None, ""))
-    if isinstance(value, list):
-        return "\n".join(map(_plain, value))
-    return "" if value is None else str(value)
+main.add_command(sources)
 
 
 @main.command()
@@ -345,6 +318,10 @@ def report(corpus_folder: Path, out: Path | None, as_json: bool) -> None:
     except OSError as error:
         raise UsageError(f"{out}: cannot be written: {error.strerror}") from None
     click.echo(f"report written to {out}")
+
+
+main.add_command(splits)
+main.add_command(mix)
 
 
 @main.command()

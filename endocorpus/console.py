@@ -12,6 +12,8 @@ import click
 
 from endocorpus.errors import DataError, UsageError
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
 
 class Commands(click.Group):
     """A group of commands, listed in the order they are used; expected errors end in one line and an exit code."""

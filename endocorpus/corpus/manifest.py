@@ -92,10 +92,14 @@ def table_bytes(name: str, rows: Iterable[Mapping[str, object]]) -> bytes:
     Raises:
         ValueError: a row does not fit the schema (a bug).
     """
-    schema = TABLES[name]
+    return parquet_bytes(rows_table(TABLES[name], rows))
+
+
+def rows_table(schema: pa.Schema, rows: Iterable[Mapping[str, object]]) -> pa.Table:
+    """Rows as a table of `schema`; `ValueError` as in `table_bytes`."""
     table = pa.Table.from_pylist([_complete(row, schema) for row in rows], schema=schema)
     table.validate(full=True)
-    return parquet_bytes(table)
+    return table
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

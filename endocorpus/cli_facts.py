@@ -81,6 +81,7 @@ def _echo_divided(name: str, divided: Divided, out: Path | None, as_json: bool) 
 
     told: dict[str, Any] = {
         "split": name,
+        "title": divided.split.title,
         "leaky": divided.split.leaky,
         "sides": {side: divided.on(side) for side in divided.names()},
         "no_side": divided.on(None) | {"names": list(divided.left_out())},
@@ -92,7 +93,7 @@ def _echo_divided(name: str, divided: Divided, out: Path | None, as_json: bool) 
         sums = {**told["sides"], "none": told["no_side"]}
         columns = ("units", "recordings", "clips", "frames")
         rows = [(side, *(number(found[column]) for column in columns)) for side, found in sums.items()]
-        echo_table(divided.split.title, ("side", *columns), rows)
+        echo_table(name, ("side", *columns), rows)
         _echo_leaks(divided)
     if divided.leaks and not divided.split.leaky:
         raise DataError(

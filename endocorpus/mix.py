@@ -184,7 +184,9 @@ def choose(
             choice = _judge(choice, sorted(groups[entry.component]), watches, drop_overlaps=drop_overlaps)
         choices.append(choice)
     _refuse_twice(choices)
-    return Chosen(mix=mix, corpora=corpora, choices=tuple(choices), warnings=tuple(_warnings(choices, watches)))
+    return Chosen(
+        mix=mix, corpora=corpora, choices=tuple(choices), warnings=tuple(_warnings(corpora, choices, watches))
+    )
 
 
 def _fitting(mix: Mix, entry: Entry, cut: SegmentConfig) -> Choice:
@@ -241,12 +243,13 @@ def _refuse_twice(choices: Iterable[Choice]) -> None:
             )
 
 
-def _warnings(choices: Sequence[Choice], watches: Iterable[Watch]) -> list[str]:
+def _warnings(corpora: Iterable[Corpus], choices: Sequence[Choice], watches: Iterable[Watch]) -> list[str]:
     kept: dict[str, list[Entry]] = defaultdict(list)
     for choice in choices:
         if choice.reason is None:
             kept[choice.entry.source].append(choice.entry)
-    told = []
+    rendered = [corpus.name for corpus in corpora if corpus.descriptor["synthetic"]]
+    told = [f"rendered, not real: {', '.join(rendered)}"] if rendered else []
     for watched in watches:
         held = watched.held
         if unknown_sides(watched):
@@ -257,8 +260,8 @@ def _warnings(choices: Sequence[Choice], watches: Iterable[Watch]) -> list[str]:
         for source, entries in sorted(kept.items()):
             clips = sum(len(entry.clips) for entry in entries)
             told += [
-                f"{held.spelt} may share cases with the {clips:,} clips of {source} that stay, and nobody knows which "
-                f"({finding.certainty}; {finding.evidence}). --drop-overlapping-sets leaves them out"
+                f"{held.spelt} may share cases with {source}, which keeps {clips:,} clips; nobody knows which cases. "
+                f"--drop-overlapping-sets leaves them out. ({finding.certainty}: {finding.evidence})"
                 for finding in set_leaks(held, source)
             ]
     return told

@@ -7,6 +7,7 @@ sums are checked before the corpus is committed. A killed build is continued by 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 from collections import Counter
@@ -31,6 +32,7 @@ from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
 from endocorpus.corpus.shards import KEY
 from endocorpus.engine import run_tasks
 from endocorpus.errors import DataError, UsageError
+from endocorpus.expect import compare, refuse_loose, unmapped_labels
 from endocorpus.media.encode import encoder_build
 from endocorpus.phantom.truth import rendered_by
 from endocorpus.plan import join_groups
@@ -43,6 +45,7 @@ from endocorpus.receipts import (
     known_recordings,
     plan_shards,
     tidy_receipts,
+    to_be_retried,
 )
 from endocorpus.records import Exclusion, RecordingPlan
 from endocorpus.report.page import write_report
@@ -87,6 +90,7 @@ def build(
     name: str | None = None,
     workers: int = 1,
     shrink: bool = False,
+    strict: bool = False,
     watcher: BuildWatcher | None = None,
 ) -> Corpus:
     """Build the corpus of `source` from the files below `root`, or bring it up to date, and return it opened.
@@ -96,11 +100,13 @@ def build(
         name: corpus name, which starts every key and shard name; by default the one that `out` has, or the source's.
         workers: processes; the bytes of the corpus do not depend on it.
         shrink: whether more than half of the recordings that `out` holds may go.
+        strict: stop before anything is encoded when counts differ from what the source should hold, or a label is not
+            in its vocabulary.
         watcher: told about progress.
 
     Raises:
         UsageError: `root` or `out` cannot be used, or too much would go without `shrink`.
-        DataError: the disk is full.
+        DataError: the disk is full, the raw files vanished meanwhile, or `strict` finds something.
     """
     name, watcher = name or corpus_name(out, source.name) or source.name, watcher or BuildWatcher()
     if not KEY.fullmatch(name):
@@ -111,15 +117,19 @@ def build(
         watcher.scanned(scanned)
         plans, exclusions = plan_all(scanned, source, root, config, workers, watcher)
         watcher.planned(plans, exclusions)
-        if not shrink:
-            _refuse_shrinking(plans, work, root, out)
+        planned, before = {plan.recording.recording_id for plan in plans}, set() if shrink else known_recordings(work)
+        _refuse_shrinking(before, planned, root, out)
+        if strict:
+            refuse_loose(source, scanned, plans)
         tasks = [make_task(plan, root, source, work, config.encode) for plan in plans]
         shards = plan_shards(tasks, source, config, name)
         find_receipts(shards, work, out)
         stale = [shard for shard in shards if shard.receipt is None]
+        _make_clips([task for shard in stale for task in shard.tasks], work, workers, watcher)
+        _refuse_lost_root(scanned, root)
+        _refuse_shrinking(before, planned - to_be_retried(stale), root, out)
         if stale:
             (out / DESCRIPTOR).unlink(missing_ok=True)  # from here to the end this is not a finished corpus
-        _make_clips([task for shard in stale for task in shard.tasks], work, workers, watcher)
         for shard in stale:
             finish_shard(shard, source, work, out, name)
         exclusions += exclusions_of(shards)
@@ -130,15 +140,25 @@ def build(
     return open_corpus(out)
 
 
-def _refuse_shrinking(plans: Sequence[RecordingPlan], work: Path, root: Path, out: Path) -> None:
+def _refuse_shrinking(before: set[str], left: set[str], root: Path, out: Path) -> None:
     """A disk that is not mounted, or a forgotten --privacy, must not empty a corpus that took days to build."""
-    before = known_recordings(work)
-    gone = before - {plan.recording.recording_id for plan in plans}
+    gone = before - left
     if 2 * len(gone) > len(before):
         raise UsageError(
-            f"{out}: nothing was changed: {len(gone)} of its {len(before)} recordings are no longer in {root}, or no "
-            "longer cleared, and their clips would be removed. Check --root and --privacy; if it is meant, say --shrink"
+            f"{out}: nothing was changed: {len(gone)} of its {len(before)} recordings are no longer in {root}, cannot "
+            "be read, or are no longer cleared, and their clips would be removed. Check --root and --privacy; if it is "
+            "meant, say --shrink"
         )
+
+
+def _refuse_lost_root(scanned: Scan, root: Path) -> None:
+    """A share that goes away during a build leaves no folder, or an empty one, and says nothing about its files."""
+    try:
+        lost = scanned.num_files > 0 and not any(root.iterdir())
+    except OSError:
+        lost = True
+    if lost:
+        raise DataError(f"{root}: is gone; nothing was changed. Bring it back and run the same command")
 
 
 def _refuse_nesting(root: Path, out: Path) -> None:
@@ -206,6 +226,8 @@ def _commit(
         "config_digest": digest_bytes(config.model_dump_json().encode()),
         "source": source_facts(source),
         "synthetic": synthetic,
+        "expected": [dataclasses.asdict(row) for row in compare(source, scanned, plans)],
+        "unmapped": unmapped_labels(plans),
         "counts": _counts(scanned, kept, exclusions, clips),
         "shards": tars,
         "tables": {

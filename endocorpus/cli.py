@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,11 +14,14 @@ from endocorpus import __version__
 from endocorpus.cli_facts import mix, sources, splits
 from endocorpus.console import Commands, duration, echo_json, echo_table, json_option
 from endocorpus.errors import DataError, UsageError
+from endocorpus.places import filled_root, place_of, raw_root
 from endocorpus.report.text import count, size
 
 if TYPE_CHECKING:
     from endocorpus.config import BuildConfig
     from endocorpus.corpus.manifest import Corpus
+    from endocorpus.expect import Compared
+    from endocorpus.scan import Scan
     from endocorpus.sources.layout import Source
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -47,6 +51,13 @@ workers_option = click.option(
 )
 rate_option = click.option(
     "--rate", metavar="FPS", help="Only for the source 'folder': frames per second of folders of images. Default: 25."
+)
+out_option = click.option("--out", type=FOLDER, help="Folder of the corpus. Default: corpora/NAME.")
+name_option = click.option(
+    "--name",
+    "corpus_name",
+    help="Name of the corpus, which starts its ids and its shards' names. Default: the name that the corpus in --out "
+    "has, or else the source's, or for the source 'folder' that of --out.",
 )
 
 
@@ -128,34 +139,73 @@ def fetch(
 @source_option
 @root_option
 @privacy_option
+@click.option("--strict", is_flag=True, help="Exit with 1 when a count differs from what the source should hold.")
 @json_option
-def scan(source_name: str, root: Path | None, privacy: Literal["public", "private"] | None, as_json: bool) -> None:
-    """Show what lies below a root: recordings, sidecars, and what the layout does not name. Opens no media."""
+def scan(
+    source_name: str, root: Path | None, privacy: Literal["public", "private"] | None, strict: bool, as_json: bool
+) -> None:
+    """Show what lies below a root, what is missing and what does not match. Opens no media, writes nothing."""
+    import dataclasses
+
+    from endocorpus.expect import compare, refuse_loose
     from endocorpus.scan import scan as scan_files
     from endocorpus.sources import load_source
 
     source = load_source(source_name, privacy)
     found = scan_files(source, raw_root(source, root))
+    compared = compare(source, found)
     if as_json:
         echo_json(
             {
                 "files": found.num_files,
                 "sidecars": found.sidecars,
                 "recordings": [
-                    {"id": r.recording_id, "subject": r.subject, "case": r.case_id} for r in found.recordings
+                    {
+                        "id": r.recording_id,
+                        "subject": r.subject,
+                        "case": r.case_id,
+                        "leak_group": r.leak_group,
+                        "files": len(r.media.paths),
+                        "label_files": len(r.label_files),
+                    }
+                    for r in found.recordings
                 ],
                 "exclusions": [_exclusion(e) for e in found.exclusions],
+                "expected": [dataclasses.asdict(row) for row in compared],
+                "unverified": list(source.unverified),
             }
         )
-        return
-    rows = [(r.recording_id, r.subject, len(r.media.paths)) for r in found.recordings]
-    echo_table(f"{count(len(rows), 'recording')} in {count(found.num_files, 'file')}", ("id", "what", "files"), rows)
+    else:
+        _echo_scan(source, found, compared)
+    if strict:
+        refuse_loose(source, found)
+
+
+def _echo_scan(source: Source, found: Scan, compared: tuple[Compared, ...], most: int = 40) -> None:
+    rows = [(r.recording_id, r.subject, len(r.media.paths), len(r.label_files)) for r in found.recordings]
+    beside = "".join(f", {count(number, what)}" for what, number in found.sidecars.items())
+    shown = f"; the first {most}, all with --json" if len(rows) > most else ""
+    title = f"{count(len(rows), 'recording')} in {count(found.num_files, 'file')}{beside}{shown}"
+    echo_table(title, ("id", "what", "files", "labels"), rows[:most])
     _echo_exclusions([_exclusion(e) for e in found.exclusions])
+    if compared:
+        header = ("what", "expected", "status", "found", "verdict")
+        counts = [
+            (c.what, f"{c.expected:,}", c.status, "" if c.found is None else f"{c.found:,}", c.verdict)
+            for c in compared
+        ]
+        echo_table("What the source should hold", header, counts)
+    if source.privacy == "private":
+        click.echo("private: names are not shown, and nothing of it would be written into a clip by this version")
+    for line in source.unverified:
+        click.echo(f"assumed, not verified: {line}")
 
 
 @main.command()
 @source_option
 @root_option
+@out_option
+@name_option
 @privacy_option
 @rate_option
 @config_option
@@ -165,6 +215,8 @@ def scan(source_name: str, root: Path | None, privacy: Literal["public", "privat
 def plan(
     source_name: str,
     root: Path | None,
+    out: Path | None,
+    corpus_name: str | None,
     privacy: Literal["public", "private"] | None,
     rate: str | None,
     config_file: Path | None,
@@ -172,14 +224,15 @@ def plan(
     workers: int,
     as_json: bool,
 ) -> None:
-    """Show what a build would do: recordings, clips, exclusions. Writes nothing."""
+    """Show what a build of the same options would do: recordings, clips, exclusions. Writes nothing."""
     from endocorpus.build import BuildWatcher, plan_all
     from endocorpus.scan import scan as scan_files
     from endocorpus.sources import load_source
 
-    source, config = load_source(source_name, privacy, rate), _config(config_file, overrides)
-    root = raw_root(source, root)
-    plans, exclusions = plan_all(scan_files(source, root), source, root, config, workers, BuildWatcher())
+    source = load_source(source_name, privacy, rate)
+    config = _config(config_file, overrides, source.defaults)
+    root, (_, name) = filled_root(source, root), place_of(source, out, corpus_name)
+    plans, exclusions = plan_all(scan_files(source, root, name), source, root, config, workers, BuildWatcher())
     rows = [
         (
             p.recording.recording_id,
@@ -206,9 +259,10 @@ def plan(
 @main.command()
 @source_option
 @root_option
-@click.option("--out", type=FOLDER, help="Folder of the corpus. Default: corpora/NAME.")
+@out_option
+@name_option
 @click.option(
-    "--name", "corpus_name", help="Name of the corpus, which starts its shards' names. Default: the source's."
+    "--strict", is_flag=True, help="Stop when counts differ from what the source should hold, or a label has no code."
 )
 @click.option("--shrink", is_flag=True, help="More than half of the recordings that the corpus holds may go.")
 @privacy_option
@@ -221,6 +275,7 @@ def build(
     root: Path | None,
     out: Path | None,
     corpus_name: str | None,
+    strict: bool,
     shrink: bool,
     privacy: Literal["public", "private"] | None,
     rate: str | None,
@@ -237,18 +292,20 @@ def build(
     from endocorpus.progress import ShownProgress
     from endocorpus.sources import load_source
 
-    source, config = load_source(source_name, privacy, rate), _config(config_file, overrides)
-    out = out or Path("corpora") / (corpus_name or source.name)
+    source = load_source(source_name, privacy, rate)
+    config = _config(config_file, overrides, source.defaults)
+    out, name = place_of(source, out, corpus_name)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl-C
     with ShownProgress() as shown:
         corpus = build_corpus(
             source,
-            raw_root(source, root),
+            filled_root(source, root),
             out,
             config,
-            name=corpus_name,
+            name=name,
             workers=workers,
             shrink=shrink,
+            strict=strict,
             watcher=shown,
         )
     _echo_summary(corpus)
@@ -332,33 +389,13 @@ def config(config_file: Path | None, overrides: tuple[str, ...]) -> None:
     echo_json(_config(config_file, overrides).model_dump(mode="json"))
 
 
-def raw_root(source: Source, root: Path | None) -> Path:
-    """Where the raw files of a source lie: `--root`, or below $ENDOCORPUS_RAW, or raw/<source>.
-
-    Raises:
-        UsageError: there is no such folder; says how to get the data and how to render a stand-in.
-    """
-    if root is None:
-        given = os.environ.get("ENDOCORPUS_RAW")
-        root = Path(given) if given else Path("raw") / source.name
-        if given and (root / source.name).is_dir():
-            root = root / source.name
-    if root.is_dir():
-        return root
-    from endocorpus.phantom.layouts import LAYOUTS
-
-    stand_in = f" Or render a stand-in: endocorpus phantom --source {source.name} --out {root} --seed 1"
-    raise UsageError(
-        f"{root}: no such folder, so there is nothing to build from. {source.obtain}"
-        + (stand_in if source.name in LAYOUTS else "")
-    )
-
-
-def _config(path: Path | None, overrides: tuple[str, ...]) -> BuildConfig:
+def _config(
+    path: Path | None, overrides: tuple[str, ...], defaults: Mapping[str, Mapping[str, Any]] | None = None
+) -> BuildConfig:
     from endocorpus.config import BuildConfig
     from endocorpus.settings import load_settings
 
-    return load_settings(BuildConfig, path, overrides)
+    return load_settings(BuildConfig, path, overrides, defaults or {})
 
 
 def _exclusion(exclusion: Any) -> dict[str, Any]:

@@ -24,18 +24,29 @@ out_option = click.option("--out", type=click.Path(dir_okay=False, path_type=Pat
 @click.argument("name", required=False)
 @json_option
 def sources(name: str | None, as_json: bool) -> None:
-    """List the sources, or show one: licence, citation, how to get it, how many there should be."""
+    """List the sources, or show one: what it is good for, licence, access, size, counts, known traps."""
     from endocorpus.sources import SOURCES, load_source, source_facts
 
-    if name is None:
-        facts = [source_facts(load_source(each)) for each in SOURCES]
-        if as_json:
-            echo_json(facts)
-        else:
-            rows = [(f["name"], f["title"], f["privacy"], f["licence"]) for f in facts]
-            echo_table("Sources", ("name", "title", "privacy", "licence"), rows)
+    if name is not None:
+        _echo_facts(name, source_facts(load_source(name)), as_json)
         return
-    _echo_facts(name, source_facts(load_source(name)), as_json)
+    found = [load_source(each) for each in SOURCES]
+    if as_json:
+        echo_json([source_facts(source) for source in found])
+        return
+    header = ("name", "recordings", "access", "licence", "pass on", "good for")
+    rows = [
+        (
+            source.name,
+            next((f"{e.count:,}" for e in source.expected.values() if e.of == "recordings"), ""),
+            source.access,
+            source.licence + ("" if source.licence_status == "verified" else " ?"),
+            source.redistribution,
+            source.good_for,
+        )
+        for source in found
+    ]
+    echo_table("Sources; `endocorpus sources NAME` tells all about one; ? = nobody has verified it", header, rows)
 
 
 @click.command()
@@ -209,14 +220,23 @@ def _echo_facts(title: str, facts: Mapping[str, object], as_json: bool) -> None:
     if as_json:
         echo_json(facts)
     else:
-        echo_table(title, ("fact", "value"), [(key, _plain(value)) for key, value in facts.items()])
+        echo_table(title, ("fact", "value"), _fact_rows(facts))
+
+
+def _fact_rows(facts: Mapping[str, object]) -> list[tuple[str, str]]:
+    """One row per fact; entries of a list have rows of their own."""
+    rows: list[tuple[str, str]] = []
+    for key, value in facts.items():
+        parts = value if isinstance(value, list) else [value]
+        if isinstance(value, dict) and value and all(isinstance(inner, dict) for inner in value.values()):
+            parts = [f"{name}: {_plain(inner)}" for name, inner in value.items()]
+        rows += [("" if number else key.replace("_", " "), _plain(part)) for number, part in enumerate(parts)]
+    return rows
 
 
 def _plain(value: object) -> str:
     if isinstance(value, dict):
-        return "; ".join(f"{key}: {_plain(inner)}" for key, inner in value.items() if inner not in (None, "", []))
-    if isinstance(value, list):
-        return "\n".join(map(_plain, value))
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items() if inner not in (None, "", []))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "" if value is None else str(value)

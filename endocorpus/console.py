@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from endocorpus.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -24,6 +30,10 @@ class Commands(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
+        with outlives_readers():
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except UsageError as error:
@@ -35,9 +45,55 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo(self.interrupted, err=True)
             sys.exit(130)
-        except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
+
+
+@contextmanager
+def outlives_readers() -> Iterator[None]:
+    """Inside, work goes on in silence when nobody reads standard output or standard error any more.
+
+    `head` leaves a pipe when it has seen enough, and a terminal may be closed; neither says anything about a run that
+    takes days, whose exit code then still tells how it ended.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (_outliving(stream) for stream in before)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # as Python has it where a stream was closed before it began
+                stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+class _Outliving(io.FileIO):
+    """A file descriptor that becomes a sink once its reader is gone."""
+
+    def write(self, data: ReadableBuffer) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in {errno.EPIPE, errno.EIO}:  # a pipe without a reader, a terminal that is gone
+                raise
+            sink = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(sink, self.fileno())
+            os.close(sink)
+            return memoryview(data).nbytes
+
+
+def _outliving(stream: TextIO) -> TextIO:
+    """`stream` over the same descriptor; itself where it has none, as in tests that capture what is printed."""
+    try:
+        stream.flush()
+        descriptor = stream.fileno()
+    except (AttributeError, OSError, ValueError):
+        return stream
+    raw = _Outliving(descriptor, "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=bool(stream.line_buffering),
+    )
 
 
 def echo_json(value: object) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from endocorpus.records import Cut, MediaFacts
 
@@ -41,16 +40,24 @@ class Placement:
 
     def mask(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """A mask of the stored picture, (height, width), in the clip's picture: a pixel is in when half of it is."""
-        left, top = self.offset[0] / self.scale[0], self.offset[1] / self.scale[1]
-        region = (left, top, left + self.size[0] / self.scale[0], top + self.size[1] / self.scale[1])
-        grey = Image.fromarray(mask.astype(np.float32))
-        shrunk = grey.resize(self.size, resample=Image.Resampling.BOX, box=_inside(region, self.stored))
-        return np.asarray(shrunk) >= 0.5
+        columns, rows = (
+            (np.arange(count + 1, dtype=np.float64) + offset) / scale
+            for count, offset, scale in zip(self.size, self.offset, self.scale, strict=True)
+        )
+        sums = _between(_between(mask.astype(np.float64), rows).T, columns).T
+        return np.asarray(2 * sums >= 1 / (self.scale[0] * self.scale[1]))
 
 
-def _inside(region: Box, stored: tuple[int, int]) -> Box:
-    """`region` without what rounding puts outside the picture."""
-    return max(region[0], 0.0), max(region[1], 0.0), min(region[2], stored[0]), min(region[3], stored[1])
+def _between(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Sums of `values` along the first axis between neighbouring `edges`, parts of values counted as parts.
+
+    No resampling filter of an image library does this exactly: a box filter takes whole pixels by their centres.
+    """
+    sums = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
+    at = np.clip(edges, 0, len(values))
+    below = np.minimum(at.astype(int), len(values) - 1)
+    upto = sums[below] + (at - below)[:, None] * values[below]
+    return np.asarray(np.diff(upto, axis=0))
 
 
 def place(facts: MediaFacts, cut: Cut, size: tuple[int, int]) -> Placement:

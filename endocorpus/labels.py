@@ -6,7 +6,7 @@ Everything is in the coordinates of the recording and of its stored picture; `an
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,10 +14,11 @@ from pathlib import Path, PurePosixPath
 
 from endocorpus.corpus.files import digest_bytes, digest_file
 from endocorpus.naming import name_key, printable
-from endocorpus.records import Annotation, Exclusion, Label, LabelFile, Reason, Recording, Span, Stage
+from endocorpus.records import Annotation, Exclusion, Kind, Label, LabelFile, Reason, Recording, Span, Stage
 from endocorpus.sources.layout import LabelError, Labels, Note, Source
 from endocorpus.vocabulary import Vocabulary, load_vocabulary, normalise
 
+BOXED_FRAMES = "frames with a box"
 _FORMAT = 1  # raise it when the same files would be read otherwise
 
 
@@ -116,7 +117,9 @@ def read_labels(
         labels=tuple(sorted(set(labels), key=lambda label: (label.name, label.raw))),
         annotations=tuple(annotations),
         exclusions=gather(recording, Stage.ANNOTATE, unusable, source.privacy == "private"),
-        unmapped=tuple(sorted({a for a in (*labels, *(x.label for x in annotations)) if not a.code}, key=str)),
+        unmapped=tuple(
+            sorted({a for a in (*labels, *(x.label for x in annotations)) if a.raw and not a.code}, key=str)
+        ),
     )
 
 
@@ -269,8 +272,11 @@ def _cached_digest(path: Path, time: int, size: int) -> str:  # noqa: ARG001 - t
 
 
 def count_kinds(annotations: Iterable[Annotation]) -> Mapping[str, int]:
-    """How many annotations there are, by kind."""
-    counts: dict[str, int] = defaultdict(int)
+    """How many annotations there are, by kind, and how many frames have a box."""
+    counts: Counter[str] = Counter()
+    boxed: set[int] = set()
     for found in annotations:
         counts[str(found.kind)] += 1
-    return dict(sorted(counts.items()))
+        if found.kind == Kind.BOX:
+            boxed.update(range(found.span.start, found.span.stop))
+    return dict(sorted(counts.items())) | ({BOXED_FRAMES: len(boxed)} if boxed else {})

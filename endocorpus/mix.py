@@ -25,6 +25,7 @@ from endocorpus.settings import Settings, load_settings
 from endocorpus.sources import SOURCES
 
 MIXES: tuple[str, ...] = tuple(sorted(path.stem for path in (manifests_folder() / "mixes").glob("*.toml")))
+_NEAR = 0.01  # how far an approximate count may be off
 Reason = Literal["not-in-mixture", "segmentation", "leak", "set-leak", "set-overlap"]
 
 
@@ -325,6 +326,8 @@ def _remark(row: MixRow, corpora: Sequence[str], cut_otherwise: int, clips: int)
     if clips == row.paper_clips:
         return "agrees"
     difference = f"{abs(clips - row.paper_clips):,} {'more' if clips > row.paper_clips else 'fewer'}"
+    if row.status == "approximate" and abs(clips - row.paper_clips) <= _NEAR * row.paper_clips:
+        return f"{difference}, which is near enough"
     if row.status == "exact":
         return f"differs: {difference} than there should be"
     return f"{difference}; the published number is {row.status}, so this alone is no fault"

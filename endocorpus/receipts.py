@@ -151,6 +151,12 @@ def exclusions_of(shards: Sequence[Shard]) -> list[Exclusion]:
     return [Exclusion(**row) for row in rows]
 
 
+def to_be_retried(shards: Sequence[Shard]) -> set[str]:
+    """Recordings of shards that are not finished whose files could not be read this time; `staging.make` is done."""
+    outcomes = {task.plan.recording.recording_id: load_made(task) for shard in shards for task in shard.tasks}
+    return {key for key, made in outcomes.items() if isinstance(made, Excluded) and made.reason in RETRIED}
+
+
 def known_recordings(work: Path) -> set[str]:
     """Recordings whose clips lie in the shards that earlier builds finished."""
     found: set[str] = set()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -107,17 +107,19 @@ def scan(source: Source, root: Path, prefix: str | None = None) -> Scan:
             outcomes += [(other.where, other, other.paths, *problem) for other, _ in same_id]
     own, tables, orphans = _assign_labels(source, kinds.labels, {item.name for item, _ in kept}, root)
     cases = _case_ids(source, prefix, [item for item, _ in kept])
+    place = _places(files)
     recordings = [
-        _recording(source, item, recording_id if public else f"{prefix}-{number:06d}", cases[item.case], own[item.name])
-        for number, (item, recording_id) in enumerate(kept, 1)
+        _recording(
+            source, item, named if public else f"{prefix}-{place(item.paths[0])}", cases[item.case], own[item.name]
+        )
+        for item, named in kept
     ]
     readable, wrong = unknown_names(source, tables, recordings, root)
     recordings = [replace(found, label_files=(*found.label_files, *readable)) for found in recordings]
     outcomes += orphans + [(file.path, None, (), reason, detail) for file, reason, detail in wrong]
-    subject = _neutral_subjects(source, prefix, [path for path, *_ in outcomes])
     exclusions = [
         Exclusion(
-            subject=subject(path),
+            subject=printable(path) if public else f"{prefix}-excluded-{place(paths[0] if paths else path)}",
             unit="recording" if item else "file" if paths else "annotation",
             stage=Stage.SCAN,
             reason=reason,
@@ -128,7 +130,7 @@ def scan(source: Source, root: Path, prefix: str | None = None) -> Scan:
         for path, item, paths, reason, detail in sorted(outcomes, key=lambda outcome: outcome[0])
     ]
     return Scan(
-        recordings=tuple(recordings),
+        recordings=tuple(sorted(recordings, key=lambda recording: recording.recording_id)),
         sidecars=dict(sorted(kinds.sidecars.items())),
         exclusions=tuple(exclusions),
         num_files=len(files) + len(trouble),
@@ -315,12 +317,10 @@ def _assign_labels(
     return own, tables, outcomes
 
 
-def _neutral_subjects(source: Source, prefix: str, paths: Iterable[str]) -> Callable[[str], str]:
-    """How people are told about a path: itself for public sources, a number for private ones."""
-    if source.privacy == "public":
-        return printable
-    numbers = {path: f"{prefix}-excluded-{i:06d}" for i, path in enumerate(sorted(set(paths)), 1)}
-    return numbers.__getitem__
+def _places(files: Sequence[str]) -> Callable[[str], str]:
+    """How a private file is spoken of: its place, from 1, in the sorted list of all files below the root. A folder has
+    the place of its first file."""
+    return lambda path: f"{min(bisect_left(files, path) + 1, len(files)):06d}"
 
 
 def _why_unnamed(path: str) -> str:

@@ -10,7 +10,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,7 +26,12 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
 
 
-def load_settings(kind: type[S], path: Path | None = None, overrides: Iterable[str] = ()) -> S:
+def load_settings(
+    kind: type[S],
+    path: Path | None = None,
+    overrides: Iterable[str] = (),
+    defaults: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> S:
     """Read settings of `kind` from a TOML file, then apply `section.key=value` overrides on top.
 
     Args:
@@ -34,12 +39,13 @@ def load_settings(kind: type[S], path: Path | None = None, overrides: Iterable[s
         path: TOML file, or None for the defaults.
         overrides: strings such as ``"segment.clip_seconds=4.0"``; the value is parsed as TOML, and taken as a
             plain string where it is not valid TOML.
+        defaults: tables to start from, below the file and the overrides.
 
     Raises:
         UsageError: unreadable file, invalid TOML, unknown key (with the nearest known one), wrong type or range.
     """
     where = str(path) if path else "configuration"
-    table = _read_toml(path) if path else {}
+    table = _merge(defaults, _read_toml(path) if path else {})
     _refuse_unknown(kind, table, where)
     for override in overrides:
         _set(table, override)
@@ -51,6 +57,16 @@ def load_settings(kind: type[S], path: Path | None = None, overrides: Iterable[s
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"{where}: {key}: {first['msg']} (got {first['input']!r})") from None
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables laid over tables: a value of `above` hides that of `below`."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        both = isinstance(under, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merge(under, value) if both and isinstance(under, Mapping) else value
+    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in merged.items()}
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

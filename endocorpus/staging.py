@@ -81,11 +81,8 @@ def plan_task(task: PlanTask) -> RecordingPlan | Exclusion:
     except Excluded as excluded:
         return exclusion_of(task.recording, excluded)
     except OSError as error:  # a failing disk or share: nothing is written while planning
-        return exclusion_of(task.recording, _unreadable(Stage.PROBE, error))
-
-
-def _unreadable(stage: Stage, error: OSError) -> Excluded:
-    return Excluded(stage, Reason.UNREADABLE, f"reading stops: {error.strerror}")
+        unreadable = Excluded(Stage.PROBE, Reason.UNREADABLE, f"reading stops: {error.strerror}")
+        return exclusion_of(task.recording, unreadable)
 
 
 def exclusion_of(recording: Recording, excluded: Excluded) -> Exclusion:
@@ -162,21 +159,12 @@ def _commit(folder: Path, name: str, write: Callable[[Path], dict[str, Any]]) ->
 
 def _encode_into(folder: Path, task: MakeTask) -> dict[str, Any]:
     try:
-        clips = _encode_or_exclude(folder, task)
+        clips = encode(task.plan, task.root, folder, task.config)
     except Excluded as excluded:
         for leftover in folder.iterdir():
             leftover.unlink()
         return {"excluded": [excluded.stage, excluded.reason, excluded.detail, task.plan.facts.num_frames]}
     return {"clips": [_clip_json(clip) for clip in clips]}
-
-
-def _encode_or_exclude(folder: Path, task: MakeTask) -> tuple[EncodedClip, ...]:
-    try:
-        return encode(task.plan, task.root, folder, task.config)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.EACCES, errno.EIO, errno.ESTALE):  # of a raw file: tried again next time
-            raise _unreadable(Stage.ENCODE, error) from None
-        raise
 
 
 def _annotate_into(folder: Path, task: MakeTask) -> dict[str, Any]:

@@ -54,9 +54,11 @@ def preview(corpora: tuple[Path, ...], out: Path, config_name: str, overrides: t
 
     config = load_config(config_name, overrides)
     try:
-        draw_views(corpora, config.views, out, seed=config.run.seed, num_clips=num_clips)
+        note = draw_views(corpora, config.views, out, seed=config.run.seed, num_clips=num_clips)
     except OSError as error:
         raise UsageError(f"{out}: cannot be written: {error.strerror}") from None
+    if note:
+        click.echo(note, err=True)
     click.echo(f"views drawn into {out}")
 
 

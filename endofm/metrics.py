@@ -76,7 +76,7 @@ class RunLog:
         self._data_ready = time.perf_counter()
 
     def step(self, row: Mapping[str, float]) -> None:
-        """The step is done: write its row, print a line if it is time to, and let the next step begin."""
+        """The step is done: write its row, and let the next step begin."""
         now = time.perf_counter()
         seconds, waited = now - self._started, self._data_ready - self._started
         self._started = now
@@ -84,9 +84,12 @@ class RunLog:
             return
         self._file.write({**row, "clips_per_s": self._batch_size / seconds, "data_wait_share": waited / seconds})
         self._steps, self._seconds, self._waited = self._steps + 1, self._seconds + seconds, self._waited + waited
+
+    def tell(self, row: Mapping[str, float]) -> None:
+        """Print a line about the step that was done last, if it is time to. Whatever must be safe is saved before."""
         done = int(row["step"]) + 1
         first = done == self._start_step + 1
-        if first or done % self._log_every == 0 or done == self._total_steps:
+        if self._file and (first or done % self._log_every == 0 or done == self._total_steps):
             self._print(done, row)
 
     def _print(self, done: int, row: Mapping[str, float]) -> None:

@@ -29,7 +29,7 @@ from endofm import checkpoint as ckpt
 from endofm.config import UNCOMPARED, PretrainConfig
 from endofm.data.clips import ClipSet, load_clips
 from endofm.data.loader import make_loader
-from endofm.data.views import ClipBatch, apply_views
+from endofm.data.views import ClipBatch, apply_views, told_of_short_clips
 from endofm.distributed import World, all_reduce_mean_, barrier, data_parallel, gather_keys, join_world
 from endofm.metrics import RunLog
 from endofm.objectives import Objective
@@ -181,6 +181,7 @@ def _train(run: Run, start_step: int, stop: threading.Event) -> int:
             done = step + 1
             if stopping or done % config.run.checkpoint_every == 0 or done == run.total_steps:
                 _save(run, done)
+            log.tell(row)
             if stopping:
                 return done
     return run.total_steps
@@ -197,6 +198,8 @@ def _introduce(run: Run, start_step: int) -> None:
             highlight=False,
             soft_wrap=True,
         )
+        if note := told_of_short_clips(run.clips.num_frames_N, run.config.views):
+            run.console.print(note, highlight=False, soft_wrap=True)
 
 
 def train_step(run: Run, model: nn.Module, batch: ClipBatch, step: int, stop: threading.Event) -> dict[str, float]:

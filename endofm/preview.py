@@ -18,7 +18,7 @@ from endofm.data.decode import decode_frames
 from endofm.data.loader import load_batch, plan_clip
 from endofm.data.sampler import ClipSampler
 from endofm.data.stream import ShardReader
-from endofm.data.views import View, ViewConfig, ViewPlan, apply_views
+from endofm.data.views import View, ViewConfig, ViewPlan, apply_views, told_of_short_clips
 
 _STRIP_FRAMES = 8  # beside the middle frame
 _MIDDLE_HEIGHT, _STRIP_HEIGHT = 320, 144  # pixels
@@ -33,7 +33,7 @@ _COLOURS = (
 )  # fmt: skip
 
 
-def draw_views(corpora: Sequence[Path], config: ViewConfig, out: Path, *, seed: int, num_clips: int) -> None:
+def draw_views(corpora: Sequence[Path], config: ViewConfig, out: Path, *, seed: int, num_clips: int) -> str:
     """Write a PNG of the views that training with this seed makes of its first clips.
 
     One block a clip: frames of the source, its middle frame with the crop of every view, then a row for every view with
@@ -45,6 +45,9 @@ def draw_views(corpora: Sequence[Path], config: ViewConfig, out: Path, *, seed: 
         out: the PNG; replaced if it exists.
         seed: the run's seed.
         num_clips: blocks, at least 1; all clips where there are fewer.
+
+    Returns:
+        A sentence on clips that are too short for the views, of all there are; empty if none is.
 
     Raises:
         DataError: a corpus or clip cannot be read.
@@ -67,6 +70,7 @@ def draw_views(corpora: Sequence[Path], config: ViewConfig, out: Path, *, seed: 
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(out) as file:
         sheet.save(file, format="PNG")
+    return told_of_short_clips(clips.num_frames_N, config)
 
 
 def _draw_clip(

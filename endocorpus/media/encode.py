@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -87,19 +88,22 @@ def encode(plan: RecordingPlan, root: Path, folder: Path, config: EncodeConfig) 
         folder: existing empty folder for the clips.
 
     Raises:
-        Excluded: the media are damaged or take too long. Messages carry no path.
+        Excluded: the media are damaged, cannot be read, or take too long. Messages carry no path.
         OSError: the disk is full.
-        DataError: the encoder was killed from outside.
+        DataError: the encoder cannot be started, or was killed from outside.
     """
     if not isinstance(plan.clearance, Cleared):
         raise TypeError("only a cleared recording may be encoded")
     if len(plan.clips) > MOST_CLIPS:
         detail = f"{len(plan.clips)} clips of one recording, at most {MOST_CLIPS} are possible; make clips longer"
         raise Excluded(Stage.ENCODE, Reason.TOO_LONG, detail)
-    command = _command(plan, root, config)
+    with _reading():
+        command = _command(plan, root, config)
     frames = _raw_frames(plan, root) if plan.recording.media.kind == "frames" else None
     _run(command, folder, frames, limit=_SECONDS_TO_START + _SECONDS_PER_FRAME * plan.facts.num_frames)
-    if digest_media([root / path for path in plan.recording.media.paths]) != plan.facts.digest:
+    with _reading():
+        digest = digest_media([root / path for path in plan.recording.media.paths])
+    if digest != plan.facts.digest:
         raise Excluded(Stage.ENCODE, Reason.CHANGED, "the files changed while they were being read")
     written = sorted(folder.iterdir())
     if len(written) != len(plan.clips):
@@ -109,6 +113,17 @@ def encode(plan: RecordingPlan, root: Path, folder: Path, config: EncodeConfig) 
             f"{len(plan.clips)} clips were planned, the frames decoded fill {len(written)}",
         )
     return tuple(prove(clip, plan, path) for clip, path in zip(plan.clips, written, strict=True))
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Only raw files are read inside: what the system says is about them, not about the machine as a whole."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EACCES, errno.EIO, errno.ESTALE):
+            raise Excluded(Stage.ENCODE, Reason.UNREADABLE, f"reading stops: {error.strerror}") from None
+        raise
 
 
 def _command(plan: RecordingPlan, root: Path, config: EncodeConfig) -> list[str]:
@@ -197,8 +212,10 @@ def _raw_frames(plan: RecordingPlan, root: Path) -> Iterator[bytes]:
     size = (plan.facts.width, plan.facts.height)
     for number, path in enumerate(plan.recording.media.paths):
         try:
-            with Image.open(root / path, formats=IMAGE_FORMATS) as image:
+            with _reading(), Image.open(root / path, formats=IMAGE_FORMATS) as image:
                 pixels = _rgb(image)
+        except Excluded:
+            raise
         except Exception as error:  # noqa: BLE001 - decoders of damaged images raise whatever they stumble over
             pass_on_machine_error(error)
             detail = f"image {number + 1} of {plan.facts.num_frames} cannot be decoded: {type(error).__name__}"
@@ -218,15 +235,19 @@ def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 def _run(command: list[str], folder: Path, frames: Iterator[bytes] | None, limit: float) -> None:
     """Run ffmpeg in its own process group, feed it, and end the whole group when it takes too long."""
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            stdin=subprocess.PIPE if frames else subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            start_new_session=True,
-        )
+    with ExitStack() as stack:
+        try:
+            errors = stack.enter_context(tempfile.TemporaryFile())
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                stdin=subprocess.PIPE if frames else subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,
+            )
+        except (FileNotFoundError, PermissionError) as error:  # of the machine, whatever file is being encoded
+            raise DataError(f"the encoder cannot be started: {error}") from None
         _running.add(process)
         late = threading.Event()
 
@@ -243,6 +264,7 @@ def _run(command: list[str], folder: Path, frames: Iterator[bytes] | None, limit
         finally:
             timer.cancel()
             _kill(process)
+            process.wait()
             _running.discard(process)
         errors.seek(0)
         text = errors.read().decode("utf-8", "replace")
@@ -262,9 +284,10 @@ def _feed(pipe: Any, frames: Iterator[bytes]) -> None:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    """End an encoder and all that it started. Waits for nothing: a signal handler may have interrupted who waits."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def end_children() -> None:

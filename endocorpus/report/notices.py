@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,14 @@ class ExpectedRow:
 def notices(descriptor: Mapping[str, Any], stats: Stats) -> list[Notice]:
     """What applies to this corpus: warnings before notes, and an empty or broken corpus before all."""
     source = descriptor["source"]
-    found = [*_content(stats), *_synthetic(descriptor), *_sums(stats), *_missing(source, stats), *_licence(source)]
+    found = [
+        *_content(stats),
+        *_synthetic(descriptor),
+        *_sums(stats, descriptor["config"]["segment"]["stride"]),
+        *_missing(descriptor),
+        *_licence(source),
+    ]
+    found += [*_unmapped(descriptor["unmapped"]), *_assumed(source)]
     found += _identical(descriptor["counts"]["identical_recordings"])
     if stats.clips:
         found.append(Notice(level="warning", lead="De-identification is not complete.", body=NOT_EXAMINED))
@@ -81,21 +88,34 @@ def _identical(copies: int) -> list[Notice]:
     return [Notice(level="warning", lead=f"{count(copies, 'recording')} repeat others.", body=body)]
 
 
-def _sums(stats: Stats) -> list[Notice]:
+def _sums(stats: Stats, stride: int) -> list[Notice]:
     wrong = []
     if files_sum(stats) != stats.files_found:
         wrong.append(f"{number(files_sum(stats))} of {count(stats.files_found, 'file')}")
-    if stats.frames != stats.clip_frames:
+    if stride == 1 and stats.frames != stats.clip_frames:
         wrong.append(f"{number(stats.clip_frames)} of {count(stats.frames, 'frame')}")
     body = f"Only {' and '.join(wrong)} are accounted for. Do not use this corpus; build it again."
     return [Notice(level="warning", lead="The sums do not agree.", body=body)] if wrong else []
 
 
-def _missing(source: Mapping[str, Any], stats: Stats) -> list[Notice]:
-    rows = [row for row in expected_rows(source, stats) if row.alarm]
-    parts = [f"{number(row.found or 0)} of {number(row.expected)} {row.what}" for row in rows]
+def _missing(descriptor: Mapping[str, Any]) -> list[Notice]:
+    rows = [row for row in expected_rows(descriptor) if row.alarm]
+    parts = [f"{number(row.found or 0)} of {number(row.expected)} ({row.what})" for row in rows]
     body = f"Found: {'; '.join(parts)}."
     return [Notice(level="warning", lead="The source is not as it should be.", body=body)] if rows else []
+
+
+def _unmapped(labels: Sequence[Mapping[str, Any]]) -> list[Notice]:
+    if not labels:
+        return []
+    shown = "; ".join(f"{label['name']}: {label['raw']}" for label in labels[:5])
+    body = f"{shown}{' and more' if len(labels) > 5 else ''}. Their rows keep what the provider wrote, without a code."
+    return [Notice(level="warning", lead=f"{count(len(labels), 'label')} not in the vocabulary.", body=body)]
+
+
+def _assumed(source: Mapping[str, Any]) -> list[Notice]:
+    body = " ".join(str(line) for line in source["unverified"])
+    return [Notice(level="note", lead="Assumed, and not verified by anyone here.", body=body)] if body else []
 
 
 def _licence(source: Mapping[str, Any]) -> list[Notice]:
@@ -120,42 +140,30 @@ def _licence(source: Mapping[str, Any]) -> list[Notice]:
     return found
 
 
-def expected_rows(source: Mapping[str, Any], stats: Stats) -> list[ExpectedRow]:
-    """The declared counts of the source beside what the scan found, kept or not.
-
-    Only a difference from an exact expectation is an alarm: the others are hints about the source, not about the data.
-    """
-    found = {
-        "files": stats.files_found,
-        "recordings": stats.recordings + stats.recordings_excluded,
-        "cases": stats.cases,
-        "clips": stats.clips,
-        "frames": stats.frames,
-    }
-    rows = []
-    for what, fact in sorted(source["expected"].items()):
-        expected, status = int(fact["count"]), str(fact["status"])
-        seen = found.get(what)
-        rows.append(
-            ExpectedRow(
-                what=what,
-                expected=expected,
-                status=status,
-                found=seen,
-                verdict=_verdict(expected, status, seen),
-                alarm=status == "exact" and seen is not None and seen != expected,
-            )
+def expected_rows(descriptor: Mapping[str, Any]) -> list[ExpectedRow]:
+    """The counts that the source should hold beside what the build found."""
+    return [
+        ExpectedRow(
+            what=str(row["what"]).replace("_", " "),
+            expected=row["expected"],
+            status=row["status"],
+            found=row["found"],
+            verdict=_verdict(row),
+            alarm=row["verdict"] == "differs",
         )
-    return rows
+        for row in descriptor["expected"]
+    ]
 
 
-def _verdict(expected: int, status: str, found: int | None) -> str:
+def _verdict(row: Mapping[str, Any]) -> str:
+    expected, found = row["expected"], row["found"]
     if found is None:
         return "Not counted by this version."
-    if found == expected:
-        return "Agrees."
+    if row["verdict"] == "absent":
+        return "Nothing of this part is here."
+    if row["verdict"] == "agrees":
+        return "Agrees." if found == expected else "Agrees, as far as the number is known."
     difference = f"{number(abs(found - expected))} {'more' if found > expected else 'fewer'}"
-    if status == "exact":
+    if row["verdict"] == "differs":
         return f"Differs: {difference} than there should be."
-    hint = "an estimate" if status == "approximate" else "not verified"
-    return f"{difference.capitalize()}; the expected count is {hint}, so this alone is no fault."
+    return f"{difference.capitalize()}; nobody has verified the expected count, so this alone is no fault."

@@ -1,8 +1,8 @@
 """Hyper-Kvasir, labelled videos: 373 videos of the upper and lower tract, most of them PAL.
 
-Depth and spelling of the folders between `labeled-videos` and the files were not seen, so the last folder is read and
-any depth is taken. File names differ in blanks and capitals alone; they stay apart. Tables name files with or without
-suffix, and some name files that the archive does not have, or not those that it has.
+Depth and spelling of the folders between `labeled-videos` and the files were not seen, so any depth is taken and the
+folders stay as they are written. File names differ in blanks and capitals alone; they stay apart. Tables name files
+with or without suffix, and some name files that the archive does not have, or not those that it has.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from endocorpus.sources.readers import table
 
 LAYOUT: Layout = (
     Videos(
-        pattern=rf"(?:.*/)?labell?ed-videos/(?:(?P<organ>(?:lower|upper)-gi-tract)/)?(?:(?P<category>[^/]+)/)?"
-        rf"(?:.*/)?(?P<class>[^/]+)/(?P<stem>[^/]+){VIDEO}",
+        pattern=r"(?:.*/)?labell?ed-videos/(?:(?P<organ>(?:lower|upper)-gi-tract)/)?(?P<folder>.*?)/?"
+        rf"(?P<stem>[^/]+){VIDEO}",
         recording="{stem}",
         case="{stem}",
         case_basis="recording",
-        labels={"organ": "{organ}", "category": "{category}", "class": "{class}"},
+        labels={"organ": "{organ}", "folder": "{folder}"},
         exact_names=True,
     ),
     Labels(
@@ -30,10 +30,10 @@ LAYOUT: Layout = (
             "Video file",
             {
                 "Organ": "organ",
-                "Finding 1": "finding",
-                "Finding 2": "finding",
-                "Classification 1": "classification",
-                "Classification 2": "classification",
+                "Finding 1": "finding_1",
+                "Finding 2": "finding_2",
+                "Classification 1": "classification_1",
+                "Classification 2": "classification_2",
             },
         ),
     ),

@@ -104,13 +104,13 @@ def xml_of(path: Path) -> ET.Element:
         raise LabelError(f"not valid XML: {error}") from None
 
 
-def coco_boxes(name: str) -> Reader:
+def coco_boxes(name: str, raw: str) -> Reader:
     """One JSON for many frames of one class: ``images`` with ``file_name``, ``annotations`` with ``bbox`` as x, y,
     width, height (COCO). SUN-SEG writes ``annotation``, no suffixes, and the image's id as the box's own."""
-    return partial(_coco_boxes, name)
+    return partial(_coco_boxes, name, raw)
 
 
-def _coco_boxes(name: str, path: Path, names: Names) -> Iterator[Note]:
+def _coco_boxes(name: str, raw: str, path: Path, names: Names) -> Iterator[Note]:
     tree = json_of(path)
     try:
         frames = {image["id"]: image["file_name"] for image in tree["images"]}
@@ -120,7 +120,7 @@ def _coco_boxes(name: str, path: Path, names: Names) -> Iterator[Note]:
                 PurePosixPath(frames[row["image_id" if "image_id" in row else "id"]]).stem,
                 (x, y, x + width, y + height),
             )
-            yield Note(kind=Kind.BOX, name="finding", raw=name, frame=frame, box=box)
+            yield Note(kind=Kind.BOX, name=name, raw=raw, frame=frame, box=box)
     except (KeyError, TypeError, ValueError) as error:
         raise LabelError(f"not the expected JSON: {type(error).__name__} {error}") from None
 

@@ -83,6 +83,6 @@ LAYOUT: Layout = (
         for folder, name in (("GT", "mask"), ("Edge", "edge"), ("Scribble", "scribble"), ("Polygon", "polygon"))
     ),
     Labels(pattern=rf"{_SEG}/Classification/classification\.txt", read=listed("frame", "finding", delimiter="\t")),
-    Labels(pattern=rf"{_SEG}/Detection/bbox_annotation\.json", read=coco_boxes("polyp")),
+    Labels(pattern=rf"{_SEG}/Detection/bbox_annotation\.json", read=coco_boxes("box", "polyp")),
     Sidecars(pattern=r".*\.(?:txt|pdf|md|html|json|xlsx)"),
 )

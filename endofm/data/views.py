@@ -3,8 +3,9 @@
 `plan_views` makes every random decision about a clip without seeing a pixel; `apply_views` carries the plans of a
 whole batch out. The recipe is that of Endo-FM's released pre-training code (which is SVT's), with these differences:
 the crop is the first proposal that fits, instead of a mixture of two; grey weighs red, green and blue as ITU-R BT.601
-says, instead of exchanging red and blue; colours are clamped to [0, 1] after the jitter. Blur and solarisation have no
-effect in the released code, so there are none.
+says, instead of exchanging red and blue; colours are clamped to [0, 1] after the jitter; clips of fewer than eleven
+frames keep moving in the global views, where the released code repeats one frame. Blur and solarisation have no effect
+in the released code, so there are none.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from endocorpus.settings import Settings
 
-GLOBAL_MARGIN = 5  # frames that the window of a global view leaves out at one end of the clip
+GLOBAL_MARGIN = 5  # frames that the window of a global view leaves out at one end of the clip, if it is not too short
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 _JITTERS = _BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
 _ORDERS = tuple(itertools.permutations(_JITTERS))
@@ -146,6 +147,16 @@ def plan_views(num_frames: int, height: int, width: int, config: ViewConfig, rng
     return ViewPlan(tuple(views))
 
 
+def told_of_short_clips(num_frames_N: NDArray[np.integer[Any]], config: ViewConfig) -> str:
+    """A sentence on the clips that have fewer frames than the longest view asks for; empty where there are none."""
+    longest = max(frames for frames, _ in config.view_shapes)
+    short = int((num_frames_N < longest).sum())
+    if not short:
+        return ""
+    told = f"clips with fewer frames than the longest view, which has {longest}: {short:,} of {len(num_frames_N):,}"
+    return f"{told}; their longer views repeat frames"
+
+
 def spread(first: int, last: int, count: int, num_frames: int) -> tuple[int, ...]:
     """`count` frames evenly from `first` to `last`, both included, rounded down and clamped into the clip.
 
@@ -156,9 +167,12 @@ def spread(first: int, last: int, count: int, num_frames: int) -> tuple[int, ...
 
 
 def _global_window(num_frames: int, view: int) -> tuple[int, int]:
-    """The first global view leaves out the clip's end, the second its start. Clamping closes the window of a clip that
-    is too short for the margin to a single frame."""
-    return (0, num_frames - GLOBAL_MARGIN) if view % 2 == 0 else (GLOBAL_MARGIN, num_frames)
+    """The first global view leaves out the clip's end, the second its start: never as much as half of a short clip.
+
+    With the whole margin, which suits the recipe's clips of 150 frames, a clip of five or six would be a still picture.
+    """
+    margin = min(GLOBAL_MARGIN, (num_frames - 1) // 2)
+    return (0, num_frames - margin) if view % 2 == 0 else (margin, num_frames)
 
 
 def _local_window(num_frames: int, span: float, draw: float) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -14,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from endocorpus.cli import main
 from endocorpus.console import duration
-from endocorpus.corpus.manifest import Corpus
+from endocorpus.corpus.manifest import Corpus, open_corpus
 from endocorpus.sources import SOURCES
 from tests.endocorpus.conftest import fingerprint
 from tests.media import write_frames, write_video
@@ -161,6 +162,62 @@ def test_an_empty_corpus_is_a_data_problem_that_says_why(raw: Path, tmp_path: Pa
     (tmp_path / "bad" / "text.mp4").write_text("x")
     empty = run("build", *PUBLIC, "--root", tmp_path / "bad", "--out", tmp_path / "d")
     assert empty.exit_code == 1 and "no clip was written" in error_line(empty) and "not_a_video" in empty.stdout
+
+
+@pytest.mark.parametrize("command", ["build", "plan"])
+@pytest.mark.parametrize(
+    ("source", "files", "told"),
+    [
+        (PUBLIC, [], "holds no video and no numbered frames."),
+        (PUBLIC, ["notes.txt", "cover.jpg"], "holds no video and no numbered frames, in 2 files."),
+        (("--source", "colonoscopic"), ["a.avi"], "where the source 'colonoscopic' has them, in 1 file."),
+    ],
+)
+def test_a_root_without_recordings_is_refused_before_anything_is_written(
+    command: str, source: tuple[str, ...], files: list[str], told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "raw").mkdir()
+    for name in files:
+        (tmp_path / "raw" / name).touch()
+    refused = run(command, *source, "--root", tmp_path / "raw", "--out", tmp_path / "c")
+    assert refused.exit_code == 2 and told in error_line(refused)
+    assert not (tmp_path / "c").exists()
+
+
+def test_plan_shows_the_ids_that_build_gives(tmp_path: Path) -> None:
+    write_frames(tmp_path / "raw" / "a", range(30), name="{}.png")
+
+    def planned(*options: object) -> list[str]:
+        told = run("plan", *PUBLIC, "--root", tmp_path / "raw", "--workers", 1, "--json", *options)
+        return [row["recording"] for row in json.loads(told.stdout)["recordings"]]
+
+    for folder, options, name in (("mine", (), "mine"), ("Ours 2", (), "ours2"), ("c", ("--name", "other"), "other")):
+        where = ("--out", tmp_path / folder)
+        ids = planned(*where, *options)
+        assert len(ids) == 1 and ids[0].startswith(f"{name}-a")
+        assert run("build", *PUBLIC, "--root", tmp_path / "raw", *where, *options, "--workers", 1).exit_code == 0
+        assert open_corpus(tmp_path / folder).table("recordings")["recording_id"].to_pylist() == ids
+        assert planned(*where) == ids, "the corpus has its name"
+    assert planned()[0].startswith("folder-a")
+
+
+def test_a_build_outlives_whoever_reads_what_it_prints(tmp_path: Path) -> None:
+    """As with `endocorpus build ... 2>&1 | head -1`."""
+    write_frames(tmp_path / "raw", range(30))
+    command = ["build", *PUBLIC, "--root", tmp_path / "raw", "--out", tmp_path / "c", "--workers", "1"]
+    assert leave_at_once(command).wait() == 0
+    assert (tmp_path / "c" / "corpus.json").exists()
+    (tmp_path / "c" / "shards" / "more.tar").touch()
+    assert leave_at_once(["verify", tmp_path / "c", "--workers", "1"]).wait() == 1, "the exit code still tells"
+
+
+def leave_at_once(command: Sequence[object]) -> subprocess.Popen[bytes]:
+    """The command, started with a pipe for its output that has no reader any more."""
+    program = [sys.executable, "-m", "endocorpus", *map(str, command)]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert process.stdout is not None
+    process.stdout.close()
+    return process
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ def test_speed_and_share_of_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             log.data_is_ready()
             now += work
             log.step({"step": step, "loss": 2.5, "lr": 1e-4})
+            log.tell({"step": step, "loss": 2.5, "lr": 1e-4})
     assert [row["clips_per_s"] for row in rows(path)] == [3, 3, 2, 6, 6]
     assert [row["data_wait_share"] for row in rows(path)] == [0.25, 0.5, 0, 0, 0.5]
     lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
@@ -77,5 +78,6 @@ def test_other_processes_are_silent(tmp_path: Path) -> None:
     with RunLog(None, Console(file=text), start_step=0, total_steps=1, log_every=1, batch_size=1) as log:
         log.data_is_ready()
         log.step({"step": 0, "loss": 1.0, "lr": 1.0})
+        log.tell({"step": 0, "loss": 1.0, "lr": 1.0})
     assert text.getvalue() == ""
     assert not list(tmp_path.iterdir())

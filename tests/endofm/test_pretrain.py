@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,25 @@ def test_a_signal_ends_the_run_after_its_step(
     assert_same_run(tmp_path, straight)
 
 
+def test_a_run_outlives_whoever_reads_what_it_prints(corpus: Path, tmp_path: Path) -> None:
+    """As with `endofm pretrain ... 2>&1 | head -2`; what is promised to nobody is kept as well."""
+    sets = [word for override in (*TINY, "run.length=100000 steps", "run.log_every=1") for word in ("--set", override)]
+    program = [sys.executable, "-m", "endofm", "pretrain", "--config", "debug", *sets]
+    process = subprocess.Popen(
+        [*program, "--corpus", str(corpus), "--run-dir", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    while process.poll() is None and latest_checkpoint(tmp_path) is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 75
+    assert state(tmp_path)["step"] == len(metrics(tmp_path)) > 10
+
+
 def test_a_second_signal_does_not_wait(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(batch: Any, device: torch.device) -> list[torch.Tensor]:
         signal.raise_signal(signal.SIGINT)
@@ -241,6 +261,12 @@ def test_another_number_of_threads_is_mentioned(corpus: Path, straight: Path) ->
     finally:
         torch.set_num_threads(1)
     assert "number of threads has changed" in text.getvalue()
+
+
+def test_clips_too_short_for_the_views_are_mentioned_at_the_start(corpus: Path, tmp_path: Path) -> None:
+    text = io.StringIO()
+    pretrain(configure("run.length=3 steps"), [corpus], tmp_path, console=Console(file=text, width=200))
+    assert "fewer frames than the longest view, which has 4: 1 of 7;" in text.getvalue().split("step 1/3")[0]
 
 
 def test_a_loss_that_is_no_number_stops_the_run(corpus: Path, tmp_path: Path) -> None:

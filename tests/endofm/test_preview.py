@@ -37,7 +37,8 @@ def contains(sheet_HWC: NDArray[np.uint8], picture_HWC: NDArray[np.uint8]) -> bo
 
 def test_the_sheet_shows_what_the_model_sees(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "sheet.png"
-    draw_views([corpus], VIEWS, out, seed=5, num_clips=2)
+    told = draw_views([corpus], VIEWS, out, seed=5, num_clips=2)
+    assert "fewer frames than the longest view, which has 3: 1 of 7;" in told
     sheet = open_sheet(out)
     (batch,) = make_loader(load_clips([corpus]), VIEWS, batch_size=2, seed=5, start_step=0, stop_step=1)
     mean, std = (np.array(values, np.float32)[:, None, None, None] for values in (VIEWS.mean, VIEWS.std))
@@ -63,7 +64,7 @@ def test_more_clips_than_there_are_is_all_of_them(make_corpus: MakeCorpus, tmp_p
     corpus = make_corpus("two", [[ClipSpec(1, 8, 48, 64), ClipSpec(2, 8, 48, 64)]])
     heights = []
     for num_clips in (1, 2, 50):
-        draw_views([corpus], VIEWS, tmp_path / "sheet.png", seed=0, num_clips=num_clips)
+        assert draw_views([corpus], VIEWS, tmp_path / "sheet.png", seed=0, num_clips=num_clips) == ""
         heights.append(open_sheet(tmp_path / "sheet.png").shape[0])
     assert heights[0] < heights[1] == heights[2]
 

@@ -16,7 +16,16 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from endocorpus.settings import load_settings
-from endofm.data.views import ClipBatch, View, ViewConfig, ViewPlan, apply_views, make_batch, plan_views
+from endofm.data.views import (
+    ClipBatch,
+    View,
+    ViewConfig,
+    ViewPlan,
+    apply_views,
+    make_batch,
+    plan_views,
+    told_of_short_clips,
+)
 
 PLAIN = {"jitter_probability": 0.0, "grayscale_probability": 0.0, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 SMALL = ViewConfig(global_frames=(3, 4), local_frames=(2, 5), global_size=24, local_size=12)
@@ -41,13 +50,32 @@ def test_frames_of_the_released_recipe() -> None:
 
 def test_frames_agree_with_the_released_arithmetic_but_for_its_rounding() -> None:
     # The released code truncates a float32 linspace, which now and then lies just below the integer it should be.
-    for num_frames in range(1, 400):
+    for num_frames in range(11, 400):
         for view, (count, window) in enumerate(((8, (0, num_frames - 5)), (16, (5, num_frames)))):
             released = torch.linspace(*window, count).clamp(0, num_frames - 1).long()
             ours = plan(num_frames, 64, 64, ViewConfig()).views[view].frames
             for i, (theirs, mine) in enumerate(zip(released.tolist(), ours, strict=True)):
                 whole = (window[0] * (count - 1 - i) + window[1] * i) % (count - 1) == 0
                 assert mine - theirs in ((0, 1) if whole else (0,)), (num_frames, view, i)
+
+
+@pytest.mark.parametrize("num_frames", range(1, 11))
+def test_global_views_of_the_shortest_clips_move_through_more_than_half_of_them(num_frames: int) -> None:
+    first, second = (set(view.frames) for view in plan(num_frames, 64, 64, ViewConfig()).views[:2])
+    assert min(first) == 0 and max(second) == num_frames - 1
+    assert first | second == set(range(num_frames)), "no frame is left out of both"
+    for frames in (first, second):
+        assert frames == set(range(min(frames), max(frames) + 1)) and 2 * len(frames) > num_frames
+    if num_frames > 2:
+        assert len(first) > 1 and len(second) > 1
+    assert (min(second) > 0) == (num_frames > 2), "the second begins later, as in a long clip"
+
+
+def test_clips_shorter_than_the_longest_view_are_counted() -> None:
+    assert told_of_short_clips(np.array([15, 16, 3, 150]), ViewConfig()) == (
+        "clips with fewer frames than the longest view, which has 16: 2 of 4; their longer views repeat frames"
+    )
+    assert told_of_short_clips(np.array([16, 17]), ViewConfig()) == ""
 
 
 def test_local_windows_start_anywhere_in_the_clip() -> None:

@@ -15,7 +15,7 @@ from endocorpus.corpus.manifest import parquet_bytes, parse_parquet, rows_table
 from endocorpus.corpus.schema import MIX
 from endocorpus.errors import DataError, UsageError
 
-_ABOUT = b"endocorpus.mix"  # key of the file's own metadata
+_ABOUT = "endocorpus.mix"  # key of the file's own metadata
 _VERSION = 1
 
 
@@ -34,8 +34,8 @@ def mix_bytes(rows: Iterable[Mapping[str, object]], about: Mapping[str, object])
         ValueError: a row does not fit the schema (a bug).
     """
     table = rows_table(MIX, rows)
-    text = json.dumps({"version": _VERSION, "rows": _digest(table), "about": about}, sort_keys=True)
-    return parquet_bytes(table.replace_schema_metadata({_ABOUT: text.encode()}))
+    told = {"version": _VERSION, "about": about}
+    return parquet_bytes(table, {_ABOUT: json.dumps(told | {"digest": _digest(table, told)}, sort_keys=True)})
 
 
 def read_mix(path: Path) -> MixFile:
@@ -51,19 +51,19 @@ def read_mix(path: Path) -> MixFile:
         raise UsageError(f"{path}: {error.strerror}; `endocorpus mix --out` writes a mixture") from None
     try:
         table = parse_parquet(data)
-        told = json.loads((table.schema.metadata or {})[_ABOUT])
-    except (pa.ArrowException, OSError, ValueError, KeyError):  # OSError: Arrow's own, of what is inside
+        told = json.loads((table.schema.metadata or {})[_ABOUT.encode()])
+        version, digest, about = int(told["version"]), told.pop("digest"), dict(told["about"])
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError):  # OSError: Arrow's own
         raise DataError(f"{path}: not a mixture, or damaged; `endocorpus mix --out` writes one") from None
-    if told["version"] != _VERSION:
-        raise DataError(
-            f"{path}: a mixture of version {told['version']}, this version reads {_VERSION}; update endocorpus"
-        )
-    if table.schema.names != MIX.names or _digest(table) != told["rows"]:
+    if version > _VERSION:
+        raise DataError(f"{path}: a mixture of version {version}, this version reads {_VERSION}; update endocorpus")
+    if table.schema.names != MIX.names or _digest(table, told) != digest:
         raise DataError(f"{path}: damaged or edited; write it again with `endocorpus mix`")
     if any(repeats < 1 for repeats in table["repeats"].to_pylist()):
         raise DataError(f"{path}: a clip is shown less than once; write it again with `endocorpus mix`")
-    return MixFile(table=table, about=told["about"])
+    return MixFile(table=table, about=about)
 
 
-def _digest(table: pa.Table) -> str:
-    return digest_bytes(json.dumps(table.select(MIX.names).to_pydict(), sort_keys=True).encode())
+def _digest(table: pa.Table, told: Mapping[str, object]) -> str:
+    """xxh3-128 of all that the file says."""
+    return digest_bytes(json.dumps([told, table.to_pydict()], sort_keys=True).encode())

@@ -51,8 +51,8 @@ class Finding:
 class Watch:
     """Held-out data together with what corpora tell about it.
 
-    `sides` are those of the cases that a corpus of the source holds, `components` the numbers that `take_census` gave
-    the held-out recordings among them, with the name of one of each.
+    `sides` are those of the cases of which a corpus tells them, `components` the numbers that `take_census` gave the
+    held-out recordings at hand, with the name of one of each.
     """
 
     held: HeldOut
@@ -99,7 +99,7 @@ def watch(held: HeldOut, entries: Iterable[Entry]) -> Watch:
         components={
             entry.component: f"{entry.corpus}: {entry.recording_id}"
             for entry in reversed(of_source)
-            if held.split is None or sides[fold(entry.case)] & set(held.sides)
+            if held.split is None or sides.get(fold(entry.case), set(held.sides)) & set(held.sides)
         },
     )
 
@@ -142,9 +142,10 @@ def set_leaks(held: HeldOut, source: str) -> tuple[Finding, ...]:
 
 
 def unknown_sides(watched: Watch) -> bool:
-    """Whether any case of the source has to be taken for a held-out one because nothing tells the cases' sides."""
+    """Whether nothing tells which cases are held out, so that any case of the source has to be taken for one."""
     split = watched.held.split
-    return split is not None and not watched.sides and not _tells_sides(split)
+    seen = any(sides & set(watched.held.sides) for sides in watched.sides.values())
+    return split is not None and not seen and not _tells_sides(split)
 
 
 def _sides(held: HeldOut, entries: Sequence[Entry]) -> dict[str, frozenset[str]]:
@@ -154,7 +155,9 @@ def _sides(held: HeldOut, entries: Sequence[Entry]) -> dict[str, frozenset[str]]
     found: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         found[fold(entry.case)] |= set(assigned[entry.name if held.split.unit == "recording" else entry.case])
-    return {case: frozenset(sides) for case, sides in found.items()}
+    # Where the lists are not at hand nobody has a label, and that says nothing; where they are, it says "on no side".
+    told = held.split.by_label is None or any(sides & set(held.sides) for sides in found.values())
+    return {case: frozenset(sides) for case, sides in found.items() if sides or told}
 
 
 def _may_be_held(watched: Watch, member: Member, group: str) -> bool:

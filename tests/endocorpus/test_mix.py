@@ -135,13 +135,21 @@ def test_of_the_test_side_only_what_a_corpus_puts_there_or_does_not_know(corpora
     assert not any("may share" in warning for warning in dropped.warnings)
 
 
+def test_a_corpus_without_the_lists_frees_nothing(corpora: Corpora, raw_trees: Path, tmp_path: Path) -> None:
+    tree = Path(shutil.copytree(raw_trees / "polypdiag", tmp_path / "raw", ignore=shutil.ignore_patterns("splits")))
+    found = {**corpora, "polypdiag": built(tree, tmp_path / "c", "polypdiag", "segment.policy=endofm150")}
+    chosen = mixed(found, "ldpolypvideo", without="polypdiag-official", against="polypdiag")
+    assert not kept(chosen)
+    assert any("no corpus at hand tells which cases of polypdiag" in warning for warning in chosen.warnings)
+
+
 def test_a_set_that_is_contained_goes_as_a_whole(corpora: Corpora) -> None:
     chosen = mixed(corpora, "colonoscopic", "ldpolypvideo", without="kumc-official:val")
     assert kept(chosen) == {"1", "2", "10", "101"}
     assert reasons(chosen)["adenoma_01-WL"] == ("set-leak", "third-party")
-    assert any("cannot be told without a corpus of kumc" in warning for warning in chosen.warnings)
+    assert any("no corpus at hand tells which cases of kumc" in warning for warning in chosen.warnings)
     known = mixed(corpora, "colonoscopic", without="kumc-official:val", against="kumc")
-    assert not any("cannot be told" in warning for warning in known.warnings)
+    assert not any("no corpus at hand" in warning for warning in known.warnings)
 
 
 def test_a_side_of_the_same_source_goes_and_its_doubts_are_told(corpora: Corpora) -> None:

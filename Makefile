@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 REAL_MEDIA ?= ../shared/media
 
-.PHONY: setup demo test soak check fmt bench lock clean
+.PHONY: setup demo test conformance soak check fmt bench lock clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,9 @@ endif
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+conformance: $(STAMP)
+	$(BIN)/python -m pytest tests/endocorpus/test_conformance.py
 
 soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from endocorpus.corpus.manifest import Corpus, open_corpus
+from endocorpus.corpus.manifest import Corpus, named_corpus
 from endocorpus.corpus.splits import Row
 from endocorpus.errors import DataError
 from endocorpus.leaks import leak_group
@@ -66,9 +66,10 @@ def open_all(folders: Iterable[Path]) -> tuple[Corpus, ...]:
     """Finished corpora, in the order of their names.
 
     Raises:
-        DataError: one is not a finished corpus, or two have one name.
+        UsageError: a folder is missing or is no corpus.
+        DataError: one is not finished, or two have one name.
     """
-    return refuse_twins(sorted(map(open_corpus, folders), key=lambda corpus: corpus.name))
+    return refuse_twins(sorted(map(named_corpus, folders), key=lambda corpus: corpus.name))
 
 
 def refuse_twins(corpora: Iterable[Corpus]) -> tuple[Corpus, ...]:

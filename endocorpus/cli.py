@@ -12,14 +12,13 @@ import click
 
 from endocorpus import __version__
 from endocorpus.cli_facts import mix, sources, splits
-from endocorpus.console import Commands, duration, echo_json, echo_table, json_option
+from endocorpus.console import Commands, echo_json, echo_table, json_option
 from endocorpus.errors import DataError, UsageError
 from endocorpus.places import filled_root, place_of, raw_root
 from endocorpus.report.text import count, size
 
 if TYPE_CHECKING:
     from endocorpus.config import BuildConfig
-    from endocorpus.corpus.manifest import Corpus
     from endocorpus.expect import Compared
     from endocorpus.scan import Scan
     from endocorpus.sources.layout import Source
@@ -232,28 +231,28 @@ def plan(
     source = load_source(source_name, privacy, rate)
     config = _config(config_file, overrides, source.defaults)
     root, (_, name) = filled_root(source, root), place_of(source, out, corpus_name)
-    plans, exclusions = plan_all(scan_files(source, root, name), source, root, config, workers, BuildWatcher())
+    plans, found = plan_all(scan_files(source, root, name), source, root, config, workers, BuildWatcher())
+    exclusions = sorted(map(_exclusion, found), key=_place_among_excluded)
     rows = [
-        (
-            p.recording.recording_id,
-            p.facts.num_frames,
-            f"{float(p.facts.rate):g}",
-            len(p.clips),
-            f"{p.clips[0].width}x{p.clips[0].height}",
-        )
+        {
+            "recording": p.recording.recording_id,
+            "frames": p.facts.num_frames,
+            "rate": f"{float(p.facts.rate):g}",
+            "varies": p.facts.variable_rate,
+            "clips": len(p.clips),
+            "size": f"{p.clips[0].width}x{p.clips[0].height}",
+        }
         for p in plans
     ]
-    header = ("recording", "frames", "rate", "clips", "size")
     if as_json:
-        echo_json(
-            {
-                "recordings": [dict(zip(header, row, strict=True)) for row in rows],
-                "exclusions": [_exclusion(e) for e in exclusions],
-            }
-        )
+        echo_json({"recordings": rows, "exclusions": exclusions})
         return
-    echo_table(f"{count(sum(len(p.clips) for p in plans), 'clip')} planned", header, rows)
-    _echo_exclusions([_exclusion(e) for e in exclusions])
+    cells = [
+        (r["recording"], r["frames"], r["rate"], "varies" if r["varies"] else "", r["clips"], r["size"]) for r in rows
+    ]
+    header = ("recording", "frames", "rate", "", "clips", "size")
+    echo_table(f"{count(sum(len(p.clips) for p in plans), 'clip')} planned", header, cells)
+    _echo_exclusions(exclusions)
 
 
 @main.command()
@@ -291,6 +290,7 @@ def build(
     from endocorpus.build import build as build_corpus
     from endocorpus.progress import ShownProgress
     from endocorpus.sources import load_source
+    from endocorpus.summary import headline, repeats, why_empty
 
     source = load_source(source_name, privacy, rate)
     config = _config(config_file, overrides, source.defaults)
@@ -308,9 +308,12 @@ def build(
             strict=strict,
             watcher=shown,
         )
-    _echo_summary(corpus)
+    click.echo(headline(corpus))
+    if copied := repeats(corpus.descriptor["counts"]["identical_recordings"]):
+        click.echo(f"{copied}, byte for byte; they share a leak group")
+    _echo_exclusions(corpus.table("excluded").to_pylist())
     if not corpus.descriptor["counts"]["clips"]:
-        raise DataError(_why_empty(corpus))
+        raise DataError(why_empty(corpus))
 
 
 @main.command()
@@ -322,10 +325,13 @@ def verify(corpus_folder: Path, fast: bool, workers: int, as_json: bool) -> None
     """Re-open everything: tables, shards, every clip. Exit code 1 names what is damaged."""
     import dataclasses
 
-    from endocorpus.corpus.manifest import open_corpus
+    from endocorpus.corpus.manifest import named_corpus
+    from endocorpus.progress import shown_clips
     from endocorpus.verify import verify as verify_corpus
 
-    outcome = verify_corpus(open_corpus(corpus_folder), decode=not fast, workers=workers)
+    corpus = named_corpus(corpus_folder)
+    with shown_clips(corpus.descriptor["counts"]["clips"]) as progress:
+        outcome = verify_corpus(corpus, decode=not fast, workers=workers, progress=progress)
     if as_json:
         echo_json(dataclasses.asdict(outcome))
     else:
@@ -343,14 +349,17 @@ def verify(corpus_folder: Path, fast: bool, workers: int, as_json: bool) -> None
 @click.argument("corpus_folder", metavar="CORPUS", type=FOLDER)
 @json_option
 def info(corpus_folder: Path, as_json: bool) -> None:
-    """Show what a finished corpus holds."""
-    from endocorpus.corpus.manifest import open_corpus
+    """Show what a finished corpus holds: source, licence, settings, sizes, rates, labels, and what was left out."""
+    from endocorpus.corpus.manifest import named_corpus
+    from endocorpus.summary import facts, headline
 
-    corpus = open_corpus(corpus_folder)
+    corpus = named_corpus(corpus_folder)
     if as_json:
         echo_json(dict(corpus.descriptor))
-    else:
-        _echo_summary(corpus)
+        return
+    click.echo(headline(corpus))
+    echo_table("", ("", ""), facts(corpus))
+    _echo_exclusions(corpus.table("excluded").to_pylist())
 
 
 @main.command()
@@ -359,11 +368,11 @@ def info(corpus_folder: Path, as_json: bool) -> None:
 @json_option
 def report(corpus_folder: Path, out: Path | None, as_json: bool) -> None:
     """Say where the report page of a corpus is, write it elsewhere, or print its figures with --json."""
-    from endocorpus.corpus.manifest import REPORT, open_corpus
+    from endocorpus.corpus.manifest import REPORT, named_corpus
     from endocorpus.report.page import write_report
     from endocorpus.report.stats import compute
 
-    corpus = open_corpus(corpus_folder)
+    corpus = named_corpus(corpus_folder)
     if as_json:
         echo_json(compute(corpus).to_json())
         return
@@ -395,7 +404,7 @@ def _config(
     from endocorpus.config import BuildConfig
     from endocorpus.settings import load_settings
 
-    return load_settings(BuildConfig, path, overrides, defaults or {})
+    return load_settings(BuildConfig, path, overrides, defaults=defaults or {})
 
 
 def _exclusion(exclusion: Any) -> dict[str, Any]:
@@ -404,29 +413,14 @@ def _exclusion(exclusion: Any) -> dict[str, Any]:
     return excluded_row(exclusion)
 
 
+def _place_among_excluded(exclusion: dict[str, Any]) -> tuple[str, str]:
+    """The order of `excluded.parquet`, for whoever lists them."""
+    return str(exclusion["subject"]), str(exclusion["reason"])
+
+
 def _echo_exclusions(exclusions: list[dict[str, Any]], most: int = 20) -> None:
     if exclusions:
+        exclusions = sorted(exclusions, key=_place_among_excluded)
         rows = [(e["reason"], e["subject"], e["detail"]) for e in exclusions[:most]]
         more = f", the first {most}" if len(exclusions) > most else ""
         echo_table(f"{count(len(exclusions), 'exclusion')}{more}", ("reason", "what", "detail"), rows)
-
-
-def _echo_summary(corpus: Corpus) -> None:
-    counts = corpus.descriptor["counts"]
-    click.echo(
-        f"{corpus.root}: {count(counts['clips'], 'clip')} of {count(counts['recordings'], 'recording')}, "
-        f"{duration(counts['seconds'])}, {count(len(corpus.descriptor['shards']), 'shard')}; "
-        f"report: {corpus.root / 'report' / 'index.html'}"
-    )
-    _echo_exclusions(corpus.table("excluded").to_pylist())
-
-
-def _why_empty(corpus: Corpus) -> str:
-    reasons = corpus.descriptor["counts"]["excluded_by_reason"]
-    if reasons.get("not_cleared"):
-        return (
-            f"{corpus.root}: no clip was written: {count(reasons['not_cleared'], 'private recording')} in quarantine. "
-            "De-identification of the picture is not part of this version; a folder whose owner publishes it is built "
-            "with --privacy public"
-        )
-    return f"{corpus.root}: no clip was written; see the exclusions above"

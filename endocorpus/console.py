@@ -102,12 +102,12 @@ def echo_json(value: object) -> None:
 
 
 def echo_table(title: str, header: tuple[str, ...], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table for people; cell contents are never read as markup."""
+    """Print a table for people, without its header where there is no row; cells are never read as markup."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    table = Table(header_style="bold", box=None, pad_edge=False, show_header=any(header))
     for name in header:
         table.add_column(name, overflow="fold")
     for row in rows:
@@ -115,11 +115,16 @@ def echo_table(title: str, header: tuple[str, ...], rows: Sequence[Sequence[obje
     console = Console()
     if not console.is_terminal:
         console.width = 10_000  # a program or a file reads: a line is a row, nothing is folded
-    console.print(table)
+    if title:  # not the table's own, which is folded to the width of the table
+        console.print(Text(title, style="bold"), soft_wrap=True)
+    if rows:
+        console.print(table)
 
 
 def duration(seconds: float) -> str:
-    """ "11.4 s", "12 min", "3.4 h"."""
-    if seconds < 90:
+    """Seconds below a minute, minutes below an hour, hours beyond: ``11.4 s``, ``12.5 min``, ``1,234.5 h``."""
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+    if seconds < 3597:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:,.1f} h"

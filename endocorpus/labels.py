@@ -82,7 +82,7 @@ def read_labels(
         try:
             notes = list(_notes_about(recording, file, source, root, index))
         except LabelError as error:
-            unusable.append(Unusable(reason=Reason.DAMAGED, origin=origin, detail=f"{_where(file, index)}{error}"))
+            unusable.append(Unusable(reason=Reason.BAD_LABELS, origin=origin, detail=f"{_where(file, index)}{error}"))
             continue
         for note in notes:
             label = _label(vocabulary, note.name, note.raw)
@@ -140,7 +140,7 @@ def unknown_names(
         try:
             rows = _table_notes(source, file, root)
         except LabelError as error:
-            wrong.append((file, Reason.DAMAGED, str(error)))
+            wrong.append((file, Reason.BAD_LABELS, str(error)))
             continue
         except OSError as error:
             wrong.append((file, Reason.UNREADABLE, f"cannot be opened: {error.strerror}"))

@@ -14,6 +14,7 @@ from endocorpus.media.encode import picture_size
 from endocorpus.media.probe import probe
 from endocorpus.records import ClipPlan, Cut, Excluded, Label, Reason, Recording, RecordingPlan, Stage
 from endocorpus.segment import segment
+from endocorpus.sources import read_rate
 from endocorpus.sources.layout import Source
 
 RATE_LABEL = "frames_per_second"  # a label of this name is a fact about time, where a table gives one
@@ -75,8 +76,7 @@ def plan_recording(recording: Recording, root: Path, source: Source, config: Bui
 
 def _capture_rate(recording: Recording, labels: Sequence[Label]) -> Fraction | None:
     """Frames per second of the examination where the media's own rate lies: as declared, or as a table says."""
-    told = [label.raw for label in labels if label.name == RATE_LABEL]
-    try:
-        return Fraction(told[0]).limit_denominator(100_000) if told else recording.capture_rate
-    except (ValueError, ZeroDivisionError):
-        raise Excluded(Stage.PROBE, Reason.DAMAGED, "the table's frames per second are not a number") from None
+    told = {read_rate(label.raw) for label in labels if label.name == RATE_LABEL}
+    if None in told or len(told) > 1:
+        raise Excluded(Stage.PROBE, Reason.DAMAGED, "a table's frames per second are not one number from 0 to 1000")
+    return told.pop() if told else recording.capture_rate

@@ -61,6 +61,26 @@ def shown_bytes() -> Iterator[Callable[[str, int, int | None], None]]:
         yield watch
 
 
+@contextmanager
+def shown_clips(total: int) -> Iterator[Callable[[int], None]]:
+    """Shows how many of the clips of a corpus have been checked; in a log, a line now and then."""
+    console = Console(stderr=True, highlight=False, markup=False)
+    done = "{task.completed:,.0f}/{task.total:,.0f} clips"
+    columns = (TextColumn("checking"), BarColumn(), TextColumn(done), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task, logged, checked = bar.add_task("", total=total), time.monotonic(), 0
+
+        def advance(clips: int) -> None:
+            nonlocal logged, checked
+            checked += clips
+            bar.update(task, completed=checked)
+            if not console.is_terminal and time.monotonic() - logged > _LOG_EVERY_SECONDS:
+                logged = time.monotonic()
+                console.print(f"checked {checked:,}/{total:,} clips")
+
+        yield advance
+
+
 class ShownProgress(BuildWatcher):
     """Shows clips and video-hours as they are finished, with the time left. Everything goes to standard error."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from endocorpus.config import BuildConfig
-from endocorpus.corpus.files import atomic_file, digest_bytes
+from endocorpus.corpus.files import atomic_file, digest_bytes, parse_signed, signed_json
 from endocorpus.corpus.manifest import SHARDS, parquet_bytes, parse_parquet
 from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
 from endocorpus.corpus.shards import Sample, assign_buckets, shard_digest, write_shard
@@ -58,20 +57,23 @@ def plan_shards(tasks: Sequence[MakeTask], source: Source, config: BuildConfig, 
 def find_receipts(shards: Sequence[Shard], work: Path, out: Path) -> None:
     """Find the shards that need no work: same address, and the files still have the bytes that were written."""
     for shard in shards:
-        path = work / RECEIPTS / f"{shard.bucket}.json"
-        if not path.exists():
+        receipt = _read(work / RECEIPTS / f"{shard.bucket}.json")
+        if receipt is None or receipt["address"] != shard.address:
             continue
-        try:
-            receipt = json.loads(path.read_text())
-            tar, rows, address = receipt["tar"], receipt["annotations"], receipt["address"]
-            retry = {row["reason"] for row in receipt["excluded"].values()} & RETRIED
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # a damaged receipt proves nothing
-        if address != shard.address or retry:
+        if {row["reason"] for row in receipt["excluded"].values()} & RETRIED:
             continue
+        tar, rows = receipt["tar"], receipt["annotations"]
         intact = tar is None or _is_intact(out / SHARDS / tar["name"], tar["xxh3_128"])
         if intact and (rows is None or _is_intact(_rows_path(shard, work), rows)):
             shard.receipt = receipt
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A receipt, if there is one and it is as it was written: a damaged one proves nothing."""
+    try:
+        return parse_signed(path.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def _is_intact(path: Path, digest: str) -> bool:
@@ -116,7 +118,7 @@ def finish_shard(shard: Shard, source: Source, work: Path, out: Path, name: str)
             for (plan, _, clip), members in zip(clips, written.samples, strict=True)
         ]
     with atomic_file(work / RECEIPTS / f"{shard.bucket}.json") as file:
-        file.write(json.dumps(receipt).encode())
+        file.write(signed_json(receipt))
     shard.receipt = receipt
 
 
@@ -161,8 +163,8 @@ def known_recordings(work: Path) -> set[str]:
     """Recordings whose clips lie in the shards that earlier builds finished."""
     found: set[str] = set()
     for path in (work / RECEIPTS).glob("*.json"):
-        with suppress(ValueError, KeyError, TypeError):  # a damaged receipt tells nothing
-            found |= {row["recording_id"] for row in json.loads(path.read_text())["clips"]}
+        receipt = _read(path)
+        found |= {row["recording_id"] for row in receipt["clips"]} if receipt else set()
     return found
 
 

@@ -16,6 +16,20 @@ from typing import Literal
 Privacy = Literal["public", "private"]
 
 
+_FASTEST, _SLOWEST = Fraction(500_000), Fraction(1, 100_000)
+
+
+def as_rate(value: Fraction) -> Fraction:
+    """The rate nearest to `value`, in frames per second, that an mp4 and ffmpeg can both count in.
+
+    An mp4's clock ticks as often as the numerator says, and ffmpeg tells where a clip begins in microseconds: with
+    more than a million ticks in a second it is wrong by a tick now and then, and the clip's first frame is lost. The
+    average rates of uneven video have such numerators; above 5 frames per second they change by a millionth at most.
+    """
+    value = min(max(value, _SLOWEST), _FASTEST)
+    return max(value.limit_denominator(min(100_000, int(_FASTEST / value))), _SLOWEST)
+
+
 class Stage(StrEnum):
     """Where in a build something was left out."""
 
@@ -41,6 +55,7 @@ class Reason(StrEnum):
     FRAME_GAP = "frame_gap"
     NO_PARTNER = "no_partner"
     MISPLACED = "misplaced"
+    BAD_LABELS = "bad_labels"
     FRAME_SIZE_CHANGES = "frame_size_changes"
     UNKNOWN_PIXELS = "unknown_pixels"
     CUT_AWAY = "cut_away"
@@ -66,6 +81,7 @@ REASON_TEXT: Mapping[Reason, str] = MappingProxyType(
         Reason.FRAME_GAP: "The numbered frames of the folder have a gap.",
         Reason.NO_PARTNER: "A label whose frame or recording is missing, or an image without the file that names it.",
         Reason.MISPLACED: "A box, outline or mask does not fit the picture that it belongs to.",
+        Reason.BAD_LABELS: "A label file, table or mask cannot be understood; what it says is missing.",
         Reason.FRAME_SIZE_CHANGES: "The frames of the folder do not all have the same size.",
         Reason.UNKNOWN_PIXELS: "An image is not one 8-bit or 16-bit picture, so what it should look like is not known.",
         Reason.CUT_AWAY: "Of the picture, less than 16 pixels are left after encode.cut.",

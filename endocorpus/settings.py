@@ -30,7 +30,9 @@ def load_settings(
     kind: type[S],
     path: Path | None = None,
     overrides: Iterable[str] = (),
+    *,
     defaults: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    bases: Mapping[str, Path] = MappingProxyType({}),
 ) -> S:
     """Read settings of `kind` from a TOML file, then apply `section.key=value` overrides on top.
 
@@ -40,12 +42,13 @@ def load_settings(
         overrides: strings such as ``"segment.clip_seconds=4.0"``; the value is parsed as TOML, and taken as a
             plain string where it is not valid TOML.
         defaults: tables to start from, below the file and the overrides.
+        bases: files that the first line of another one can name, ``base = "debug"``, to change some of their settings.
 
     Raises:
         UsageError: unreadable file, invalid TOML, unknown key (with the nearest known one), wrong type or range.
     """
     where = str(path) if path else "configuration"
-    table = _merge(defaults, _read_toml(path) if path else {})
+    table = _merged(defaults, _read_with_base(path, bases) if path else {})
     _refuse_unknown(kind, table, where)
     for override in overrides:
         _set(table, override)
@@ -59,16 +62,6 @@ def load_settings(
         raise UsageError(f"{where}: {key}: {first['msg']} (got {first['input']!r})") from None
 
 
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables laid over tables: a value of `above` hides that of `below`."""
-    merged = dict(below)
-    for key, value in above.items():
-        under = merged.get(key)
-        both = isinstance(under, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merge(under, value) if both and isinstance(under, Mapping) else value
-    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in merged.items()}
-
-
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -76,6 +69,25 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
+
+
+def _read_with_base(path: Path, bases: Mapping[str, Path]) -> dict[str, Any]:
+    table = _read_toml(path)
+    if not bases or "base" not in table:
+        return table
+    base = table.pop("base")
+    if base not in bases:
+        raise UsageError(f"{path}: base = {base!r} is not a shipped configuration ({', '.join(sorted(bases))})")
+    return _merged(_read_toml(bases[base]), table)
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables laid over tables: a value of `above` hides that of `below`."""
+    both = {key: dict(value) if isinstance(value, Mapping) else value for key, value in {**below, **above}.items()}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], Mapping) and isinstance(above[key], Mapping):
+            both[key] = _merged(below[key], above[key])
+    return both
 
 
 def _set(table: dict[str, Any], override: str) -> None:

@@ -22,7 +22,15 @@ from typing import Any
 
 from endocorpus.annotate import annotate_clips, mask_bytes
 from endocorpus.config import BuildConfig
-from endocorpus.corpus.files import PARTIAL, atomic_file, digest_bytes, fsync_folder, sole_user
+from endocorpus.corpus.files import (
+    PARTIAL,
+    atomic_file,
+    digest_bytes,
+    fsync_folder,
+    parse_signed,
+    signed_json,
+    sole_user,
+)
 from endocorpus.corpus.manifest import SHARDS, open_corpus, table_bytes
 from endocorpus.corpus.schema import SCHEMA_VERSION
 from endocorpus.errors import DataError, UsageError
@@ -34,7 +42,7 @@ from endocorpus.sources.layout import Source
 
 WORK = ".build"
 ENCODED, ANNOTATED, RECEIPTS = "encoded", "annotated", "receipts"
-_FORMAT = 1  # raise it when the same plan would be encoded to other bytes
+_FORMAT = 2  # raise it when the same plan would be encoded to other bytes
 _RECEIPT = "receipt.json"
 _ROWS = "annotations.parquet"
 RETRIED = {Reason.TIMED_OUT, Reason.CHANGED, Reason.UNREADABLE}  # may be otherwise the next time, so it is tried
@@ -150,7 +158,7 @@ def _commit(folder: Path, name: str, write: Callable[[Path], dict[str, Any]]) ->
             with piece.open("rb") as file:
                 os.fsync(file.fileno())
         with atomic_file(unfinished / _RECEIPT) as file:
-            file.write(json.dumps(receipt).encode())
+            file.write(signed_json(receipt))
         unfinished.rename(final)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -189,7 +197,7 @@ def _clip_json(clip: EncodedClip) -> dict[str, Any]:
 def load_made(task: MakeTask) -> Made | Excluded:
     """What `make` committed for this task."""
     final = task.work / ENCODED / task.clips_id
-    receipt = json.loads((final / _RECEIPT).read_text())
+    receipt = parse_signed((final / _RECEIPT).read_bytes())
     if "excluded" in receipt:
         stage, reason, detail, frames = receipt["excluded"]
         return Excluded(Stage(stage), Reason(reason), detail, frames)
@@ -208,7 +216,7 @@ def load_made(task: MakeTask) -> Made | Excluded:
     if not task.plan.annotations:
         return Made(clips=clips, masks={}, annotations=None, exclusions=())
     said = task.work / ANNOTATED / task.annotations_id
-    rows = json.loads((said / _RECEIPT).read_text())["exclusions"]
+    rows = parse_signed((said / _RECEIPT).read_bytes())["exclusions"]
     return Made(
         clips=clips,
         masks={path.stem: path for path in sorted(said.glob("*.npz"))},
@@ -226,8 +234,8 @@ def forget_retried(folder: Path) -> None:
 
 def _is_usable(receipt: Path) -> bool:
     try:
-        excluded = json.loads(receipt.read_text()).get("excluded")
-    except (OSError, ValueError, AttributeError):
+        excluded = parse_signed(receipt.read_bytes()).get("excluded")
+    except (OSError, ValueError):
         return False
     return not excluded or excluded[1] not in RETRIED
 

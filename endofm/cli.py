@@ -23,7 +23,8 @@ config_option = click.option(
     "config_name",
     default="endofm",
     show_default=True,
-    help="Shipped name (endofm, debug) or a TOML file, which starts from the settings of endofm.",
+    help="Shipped name (endofm, debug) or a TOML file, which says what differs from endofm, or from debug if its first "
+    """line is base = "debug".""",
 )
 set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Such as run.batch_size=8.")
 

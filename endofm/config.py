@@ -36,7 +36,9 @@ class RunConfig(Settings):
     checkpoint_every: int = Field(default=500, ge=1, description="Steps.")
     keep_checkpoints: int = Field(default=2, ge=1, description="The newest ones.")
     log_every: int = Field(
-        default=10, ge=1, description="Steps between lines on the console; the metrics file has every step."
+        default=10,
+        ge=1,
+        description="Steps between lines on the console, or half a minute; the metrics file has every one.",
     )
     precision: Literal["fp32", "bf16"] = Field(
         default="bf16", description="Of the networks; weights and loss stay fp32."
@@ -68,20 +70,20 @@ def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Pret
     """A shipped configuration by its name ("debug", "endofm"), or your own TOML file by its path.
 
     Args:
-        name_or_path: a name that is not shipped is taken for a path.
+        name_or_path: a name that is not shipped is taken for a path. A file states what differs from "endofm", or from
+            the shipped configuration that it names: ``base = "debug"``.
         overrides: strings such as ``"run.length=200 steps"``, applied on top.
 
     Raises:
         UsageError: no such configuration; unknown key (with the nearest known one); wrong type, range or combination.
     """
-    shipped = files("endofm") / "configs" / f"{name_or_path}.toml"
-    if str(name_or_path) in shipped_configs():
-        with as_file(shipped) as path:
-            return load_settings(PretrainConfig, path, overrides)
-    if not Path(name_or_path).is_file():
-        names = ", ".join(shipped_configs())
-        raise UsageError(f"{name_or_path}: neither a file nor the name of a shipped configuration ({names})")
-    return load_settings(PretrainConfig, Path(name_or_path), overrides)
+    with as_file(files("endofm") / "configs") as folder:
+        shipped = {name: folder / f"{name}.toml" for name in shipped_configs()}
+        if str(name_or_path) not in shipped and not Path(name_or_path).is_file():
+            names = ", ".join(shipped)
+            raise UsageError(f"{name_or_path}: neither a file nor the name of a shipped configuration ({names})")
+        path = shipped.get(str(name_or_path), Path(name_or_path))
+        return load_settings(PretrainConfig, path, overrides, bases=shipped)
 
 
 def shipped_configs() -> list[str]:

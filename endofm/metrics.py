@@ -12,7 +12,10 @@ from typing import Self
 
 from rich.console import Console
 
+from endocorpus.console import duration
 from endocorpus.corpus.files import atomic_file
+
+_TELL_EVERY = 30  # seconds, at the least, however long a step takes
 
 
 class MetricsFile:
@@ -69,36 +72,47 @@ class RunLog:
         self._console, self._total_steps, self._log_every = console, total_steps, log_every
         self._start_step, self._batch_size = start_step, batch_size
         self._steps, self._seconds, self._waited = 0, 0.0, 0.0  # since the last line
-        self._started = self._data_ready = time.perf_counter()
+        self._first_seconds = 0.0
+        self._began = self._told = self._started = self._data_ready = time.perf_counter()
 
     def data_is_ready(self) -> None:
         """The loader has handed over the batch of this step."""
         self._data_ready = time.perf_counter()
 
-    def step(self, row: Mapping[str, float]) -> None:
-        """The step is done: write its row, and let the next step begin."""
+    def step(self, row: Mapping[str, float]) -> float:
+        """The step is done: write its row, and let the next step begin. Returns the seconds that it took."""
         now = time.perf_counter()
         seconds, waited = now - self._started, self._data_ready - self._started
         self._started = now
         if self._file is None:
-            return
+            return seconds
+        if row["step"] == self._start_step:
+            self._first_seconds = seconds
         self._file.write({**row, "clips_per_s": self._batch_size / seconds, "data_wait_share": waited / seconds})
         self._steps, self._seconds, self._waited = self._steps + 1, self._seconds + seconds, self._waited + waited
+        return seconds
 
     def tell(self, row: Mapping[str, float]) -> None:
         """Print a line about the step that was done last, if it is time to. Whatever must be safe is saved before."""
         done = int(row["step"]) + 1
-        first = done == self._start_step + 1
-        if self._file and (first or done % self._log_every == 0 or done == self._total_steps):
+        at_an_end = done in (self._start_step + 1, self._total_steps)
+        late = self._started - self._told >= _TELL_EVERY
+        if self._file and (at_an_end or late or done % self._log_every == 0):
             self._print(done, row)
 
     def _print(self, done: int, row: Mapping[str, float]) -> None:
         clips_per_s, share = self._steps * self._batch_size / self._seconds, self._waited / self._seconds
+        done_here, elapsed = done - self._start_step, self._started - self._began
+        left = ""
+        if done_here > 1 and done < self._total_steps:  # the first step, while workers start, tells nothing
+            per_step = (elapsed - self._first_seconds) / (done_here - 1)
+            left = f", about {duration(per_step * (self._total_steps - done))} left"
         self._console.print(
             f"step {done}/{self._total_steps}  loss {row['loss']:.4f}  lr {row['lr']:.2e}  "
-            f"{clips_per_s:.1f} clips/s  {share:.0%} waiting for data",
+            f"{clips_per_s:.1f} clips/s  {share:.0%} waiting for data  {duration(elapsed)}{left}",
             highlight=False,
         )
+        self._told = self._started
         self._steps, self._seconds, self._waited = 0, 0.0, 0.0
 
     def __enter__(self) -> Self:

@@ -99,7 +99,8 @@ class Schedule:
         warmup, total = self.horizon.steps(self.config.warmup), self.horizon.total_steps
         if warmup >= total:
             raise UsageError(
-                f"optim.warmup = {self.config.warmup!r} is {warmup} steps: it must be shorter than the run of {total}"
+                f"optim.warmup = {self.config.warmup!r} is {warmup} steps: it must be shorter than the run of {total}; "
+                'set optim.warmup or run.length, or begin your file with base = "debug"'
             )
 
     def lr(self, step: int) -> float:

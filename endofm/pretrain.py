@@ -1,18 +1,20 @@
 """Pre-training, top to bottom: world, clips, objective, optimiser, resume, loop, export.
 
-A run lives in its folder: `checkpoints/`, `metrics.jsonl` and, at the end, `backbone.safetensors`. Starting it again
-in the same folder goes on from the newest checkpoint. On a CPU that is exact to the last bit, given the same number
-of threads (torch splits its sums by thread): every random draw follows from seed and step, and nothing but weights,
-moments and the centre is carried from one step to the next.
+A run lives in its folder: `checkpoints/`, `metrics.jsonl`, `corpora.json` and, at the end, `backbone.safetensors`.
+Starting it again in the same folder goes on from the newest checkpoint. On a CPU that is exact to the last bit, given
+the same number of threads (torch splits its sums by thread): every random draw follows from seed and step, and nothing
+but weights, moments and the centre is carried from one step to the next.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import math
+import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -23,7 +25,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from endocorpus.corpus.files import sole_user
+from endocorpus.corpus.files import atomic_file, sole_user
 from endocorpus.errors import DataError, UsageError
 from endofm import checkpoint as ckpt
 from endofm.config import UNCOMPARED, PretrainConfig
@@ -35,6 +37,8 @@ from endofm.metrics import RunLog
 from endofm.objectives import Objective
 from endofm.objectives.dino import Dino
 from endofm.optim import Horizon, Schedule, clip_each_, make_optimizer, schedule_
+
+_CORPORA = "corpora.json"
 
 
 @dataclass(frozen=True)
@@ -101,15 +105,16 @@ def pretrain(
     console = console or Console(stderr=True, markup=False, highlight=False)
     with (
         join_world(config.run.device) as world,
-        _sole_writer(run_dir, world),
         _deterministic(world.device),
         _stop_on_signals(console) as stop,
     ):
+        # What is refused here leaves no folder.
         run = _assemble(config, load_clips(corpora, mix), run_dir, world, console)
-        start_step = _resume(run)
-        steps = _train(run, start_step, stop)
-        backbone = _export(run) if steps == run.total_steps else None
-        barrier()  # or torchrun, seeing another process end, might end this one in the middle of a file
+        with _sole_writer(run_dir, world):
+            start_step = _resume(run)
+            steps = _train(run, start_step, stop)
+            backbone = _export(run) if steps == run.total_steps else None
+            barrier()  # or torchrun, seeing another process end, might end this one in the middle of a file
     return PretrainResult(steps, run.total_steps, backbone, world.is_main)
 
 
@@ -134,6 +139,7 @@ def _resume(run: Run) -> int:
                 f"{run.run_dir}: holds a finished run without its checkpoints, which would be overwritten; "
                 "name another --run-dir"
             )
+        _note_corpora(run)
         return 0
     saved = ckpt.load_checkpoint(path)
     _refuse_another_run(path, saved, run)
@@ -146,7 +152,14 @@ def _resume(run: Run) -> int:
     return saved.step
 
 
-def _train(run: Run, start_step: int, stop: threading.Event) -> int:
+def _note_corpora(run: Run) -> None:
+    """Leave a note of the corpora for whoever looks into the folder, and for the day on which they have changed."""
+    if run.world.is_main:
+        with atomic_file(run.run_dir / _CORPORA) as file:
+            file.write(json.dumps(dict(run.clips.corpora), indent=2).encode() + b"\n")
+
+
+def _train(run: Run, start_step: int, stop: Stop) -> int:
     """The loop. Returns the number of steps done: all of them, unless `stop` was set on any process."""
     config, world = run.config, run.world
     model = data_parallel(run.objective, world)
@@ -159,7 +172,7 @@ def _train(run: Run, start_step: int, stop: threading.Event) -> int:
         stop_step=run.total_steps,
         rank=world.rank,
         world=world.size,
-        num_workers=config.run.num_workers,
+        num_workers=_workers(config),
         pin_memory=world.device.type == "cuda",
     )
     log = RunLog(
@@ -177,7 +190,7 @@ def _train(run: Run, start_step: int, stop: threading.Event) -> int:
             row = train_step(run, model, batch, step, stop)
             stopping = row.pop("stop") > 0
             _refuse_non_finite(row, step, batch)
-            log.step(row)
+            stop.step_seconds = log.step(row)
             done = step + 1
             if stopping or done % config.run.checkpoint_every == 0 or done == run.total_steps:
                 _save(run, done)
@@ -185,6 +198,11 @@ def _train(run: Run, start_step: int, stop: threading.Event) -> int:
             if stopping:
                 return done
     return run.total_steps
+
+
+def _workers(config: PretrainConfig) -> int:
+    """More processes than cores only take turns; the batches are the same for any number."""
+    return min(config.run.num_workers, len(os.sched_getaffinity(0)))
 
 
 def _introduce(run: Run, start_step: int) -> None:
@@ -198,6 +216,12 @@ def _introduce(run: Run, start_step: int) -> None:
             highlight=False,
             soft_wrap=True,
         )
+        if (workers := _workers(run.config)) < run.config.run.num_workers:
+            run.console.print(
+                f"decoding in {workers} processes, one for each core, instead of run.num_workers = "
+                f"{run.config.run.num_workers}; the results are the same",
+                soft_wrap=True,
+            )
         if note := told_of_short_clips(run.clips.num_frames_N, run.config.views):
             run.console.print(note, highlight=False, soft_wrap=True)
 
@@ -285,9 +309,25 @@ def _refuse_another_run(path: Path, saved: ckpt.Checkpoint, run: Run) -> None:
             )
     if saved.clips != run.clips.fingerprint:
         raise UsageError(
-            f"{path}: begun with other clips (fingerprint {saved.clips}, now {run.clips.fingerprint}); "
+            f"{path}: begun with other clips: {_what_changed(run)}; "
             "go on with the same corpora in the same order and the same mixture, or use another folder"
         )
+
+
+def _what_changed(run: Run) -> str:
+    """The corpora of the run's first start beside those of now."""
+    now = _listed(run.clips.corpora)
+    try:
+        begun = _listed(json.loads((run.run_dir / _CORPORA).read_text(encoding="utf-8")).items())
+    except (OSError, ValueError, AttributeError):  # removed, or of an older version
+        return f"now there are {now}"
+    return (
+        f"{begun} then, {now} now" if begun != now else f"{now} as then, but clips of other content, or others of them"
+    )
+
+
+def _listed(corpora: Iterable[tuple[str, int]]) -> str:
+    return " and ".join(f"{clips:,} of {name}" for name, clips in corpora)
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -323,10 +363,16 @@ def _deterministic(device: torch.device) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
+class Stop(threading.Event):
+    """Set when the run should end, which it does after a step."""
+
+    step_seconds = 0.0  # that the last step took; none has been done yet
+
+
 @contextlib.contextmanager
-def _stop_on_signals(console: Console) -> Iterator[threading.Event]:
+def _stop_on_signals(console: Console) -> Iterator[Stop]:
     """An event that the first SIGTERM or SIGINT sets; a second one acts as it would have without us."""
-    stop = threading.Event()
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread may handle signals; whoever runs us in another one is in charge of them
         return
@@ -338,7 +384,12 @@ def _stop_on_signals(console: Console) -> Iterator[threading.Event]:
     def ask(_number: int, _frame: FrameType | None) -> None:
         stop.set()
         restore()
-        console.print("stopping after this step with a checkpoint; once more to stop at once", highlight=False)
+        about = f" (about {math.ceil(stop.step_seconds)} s)" if stop.step_seconds else ""
+        console.print(
+            f"stopping after this step with a checkpoint{about}; once more to stop at once",
+            highlight=False,
+            soft_wrap=True,
+        )
 
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGINT)}
     for number in before:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import xxhash
 
@@ -66,6 +67,32 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def signed_json(value: Mapping[str, object]) -> bytes:
+    """A JSON object with the digest of its content, so that no change of it goes unnoticed."""
+    signed = {**value, "digest": _digest_json(value)}
+    return (json.dumps(signed, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def parse_signed(text: str | bytes) -> dict[str, Any]:
+    """The value that `signed_json` was given.
+
+    Raises:
+        ValueError: damaged, edited, or something else.
+    """
+    try:
+        value = json.loads(text)
+        intact = value.pop("digest") == _digest_json(value)
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError("not a signed JSON object") from error
+    if not intact:
+        raise ValueError("not as it was written")
+    return dict(value)
+
+
+def _digest_json(value: Mapping[str, object]) -> str:
+    return digest_bytes(json.dumps(value, sort_keys=True).encode())
 
 
 def digest_file(path: Path) -> str:

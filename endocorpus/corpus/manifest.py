@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from endocorpus.corpus.files import atomic_file, digest_bytes
+from endocorpus.corpus.files import atomic_file, digest_bytes, parse_signed, signed_json
 from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
-from endocorpus.errors import DataError
+from endocorpus.errors import DataError, UsageError
 
 DESCRIPTOR = "corpus.json"
 SHARDS = "shards"
@@ -51,6 +51,22 @@ class Corpus:
         return self.root / SHARDS / shard
 
 
+def named_corpus(root: Path) -> Corpus:
+    """`open_corpus` for a folder that somebody named in a command, perhaps not the one that was meant.
+
+    Raises:
+        UsageError: there is no such folder, or nothing in it says that it is or will be a corpus.
+        DataError: as `open_corpus`.
+    """
+    if not root.is_dir():
+        raise UsageError(f"{root}: no such folder")
+    if not any((root / name).exists() for name in (DESCRIPTOR, ".build")):
+        raise UsageError(
+            f"{root}: not a corpus; that is a folder which `endocorpus build` has made, with a {DESCRIPTOR}"
+        )
+    return open_corpus(root)
+
+
 def open_corpus(root: Path) -> Corpus:
     """Open a finished corpus.
 
@@ -64,7 +80,7 @@ def open_corpus(root: Path) -> Corpus:
         if not root.exists():
             raise DataError(f"{root}: no such corpus") from None
         raise DataError(
-            f"{root}: no {DESCRIPTOR}, so this is not a finished corpus; run `endocorpus build` to finish it"
+            f"{root}: no {DESCRIPTOR}, so this is not a finished corpus; `endocorpus build`, run again, finishes it"
         ) from None
     except OSError as error:
         raise DataError(f"{root / DESCRIPTOR}: {error.strerror}") from None
@@ -73,11 +89,10 @@ def open_corpus(root: Path) -> Corpus:
     try:
         descriptor = json.loads(text)
         version = int(descriptor["schema_version"])
-        intact = version != SCHEMA_VERSION or descriptor.pop("digest") == _digest(descriptor)
+        if version == SCHEMA_VERSION:
+            descriptor = parse_signed(text)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        intact = False
-    if not intact:
-        raise DataError(f"{root / DESCRIPTOR}: damaged or edited; `endocorpus build` writes it again")
+        raise DataError(f"{root / DESCRIPTOR}: damaged or edited; `endocorpus build` writes it again") from None
     if version != SCHEMA_VERSION:
         raise DataError(
             f"{root}: written with schema {version}, this version reads schema {SCHEMA_VERSION}; "
@@ -151,10 +166,5 @@ def parse_parquet(data: bytes) -> pa.Table:
 
 def write_descriptor(root: Path, descriptor: Mapping[str, object]) -> None:
     """Commit a corpus: written last, so that its existence means the rest is complete."""
-    signed = {**descriptor, "digest": _digest(descriptor)}
     with atomic_file(root / DESCRIPTOR) as file:
-        file.write((json.dumps(signed, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"))
-
-
-def _digest(descriptor: Mapping[str, object]) -> str:
-    return digest_bytes(json.dumps(descriptor, sort_keys=True).encode())
+        file.write(signed_json(descriptor))

@@ -29,6 +29,7 @@ from pydantic import Field
 
 from endocorpus.corpus.files import digest_file
 from endocorpus.errors import DataError
+from endocorpus.media.dicom import pictures, stream_in_memory
 from endocorpus.media.inspect import inspect_clip
 from endocorpus.media.probe import (
     DEMUXERS,
@@ -97,10 +98,12 @@ def encode(plan: RecordingPlan, root: Path, folder: Path, config: EncodeConfig) 
     if len(plan.clips) > MOST_CLIPS:
         detail = f"{len(plan.clips)} clips of one recording, at most {MOST_CLIPS} are possible; make clips longer"
         raise Excluded(Stage.ENCODE, Reason.TOO_LONG, detail)
-    with _reading():
-        command = _command(plan, root, config)
-    frames = _raw_frames(plan, root) if plan.recording.media.kind == "frames" else None
-    _run(command, folder, frames, limit=_SECONDS_TO_START + _SECONDS_PER_FRAME * plan.facts.num_frames)
+    limit = _SECONDS_TO_START + _SECONDS_PER_FRAME * plan.facts.num_frames
+    with ExitStack() as stack:
+        with _reading():
+            path, frames = _input(plan, root, stack)
+            command = _command(plan, path, config)
+        _run(command, folder, frames, limit)
     with _reading():
         digest = digest_media([root / path for path in plan.recording.media.paths])
     if digest != plan.facts.digest:
@@ -115,6 +118,18 @@ def encode(plan: RecordingPlan, root: Path, folder: Path, config: EncodeConfig) 
     return tuple(prove(clip, plan, path) for clip, path in zip(plan.clips, written, strict=True))
 
 
+def _input(plan: RecordingPlan, root: Path, stack: ExitStack) -> tuple[Path | None, Iterator[bytes] | None]:
+    """What ffmpeg reads: a video file, or the pictures of a frame sequence one by one."""
+    path = root / plan.recording.media.paths[0]
+    if plan.recording.media.kind == "frames":
+        return None, _raw_frames(plan, root)
+    if plan.facts.container != "dicom":
+        return path.absolute(), None
+    if plan.facts.codec == "pictures":
+        return None, (picture.tobytes() for picture in pictures(path))
+    return stack.enter_context(stream_in_memory(path)), None
+
+
 @contextmanager
 def _reading() -> Iterator[None]:
     """Only raw files are read inside: what the system says is about them, not about the machine as a whole."""
@@ -126,15 +141,17 @@ def _reading() -> Iterator[None]:
         raise
 
 
-def _command(plan: RecordingPlan, root: Path, config: EncodeConfig) -> list[str]:
-    """The ffmpeg call of one recording: input, graph, and a muxer that starts a new file at each clip's first frame."""
+def _command(plan: RecordingPlan, path: Path | None, config: EncodeConfig) -> list[str]:
+    """The ffmpeg call of one recording: input, graph, and a muxer that starts a new file at each clip's first frame.
+
+    Without a `path`, raw pictures come through a pipe.
+    """
     facts, rate, clips = plan.facts, plan.rate, plan.clips
-    if plan.recording.media.kind == "frames":
+    if path is None:
         stream = ffmpeg.input(
             "pipe:0", format="rawvideo", pix_fmt="rgb24", s=f"{facts.width}x{facts.height}", framerate=str(rate)
         ).video
     else:
-        path = (root / plan.recording.media.paths[0]).absolute()
         with open_video(path) as container:
             index = main_video(container).index
         source = ffmpeg.input(f"file:{path}", protocol_whitelist="file", format_whitelist=DEMUXERS, threads=1)
@@ -167,6 +184,7 @@ def _command(plan: RecordingPlan, root: Path, config: EncodeConfig) -> list[str]
         map_metadata=-1,
         map_chapters=-1,
         **{"metadata:s:v:0": "encoder="},
+        **{"bsf:v": "setts=duration=1"},  # or a clip's last frame lasts as long as it does in the source
         a53cc=0,
         an=None,
         sn=None,

@@ -44,6 +44,6 @@ def read_mask(path: Path) -> npt.NDArray[np.bool_]:
             grey = np.asarray(image) if image.mode == "P" else np.asarray(image.convert("L"))
     except Exception as error:  # noqa: BLE001 - decoders of damaged images raise whatever they stumble over
         pass_on_machine_error(error)
-        raise Excluded(Stage.ANNOTATE, Reason.DAMAGED, f"a mask cannot be decoded: {type(error).__name__}") from None
+        raise Excluded(Stage.ANNOTATE, Reason.BAD_LABELS, f"a mask cannot be decoded: {type(error).__name__}") from None
     few = image.mode == "P" or grey.max(initial=0) <= 1  # numbers of objects, not brightness
     return grey >= (1 if few else 128)

@@ -12,6 +12,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,7 +27,8 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from endocorpus.corpus.files import digest_file
-from endocorpus.records import Excluded, Media, MediaFacts, Reason, Stage
+from endocorpus.media.dicom import dicom_facts, is_dicom, pictures, stream_in_memory
+from endocorpus.records import Excluded, Media, MediaFacts, Reason, Stage, as_rate
 
 # Demuxers of self-contained files. Playlists and concat scripts, which pull in other files, are not among them.
 DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,asf,flv"
@@ -65,7 +67,9 @@ def probe(media: Media, root: Path) -> MediaFacts:
     paths = [root / path for path in media.paths]
     for path in paths:
         _refuse_unreadable(path)
-    return _probe_video(paths[0]) if media.kind == "video" else _probe_frames(paths, media.rate)
+    if media.kind == "frames":
+        return _probe_frames(paths, media.rate)
+    return _probe_dicom(paths[0]) if is_dicom(paths[0]) else _probe_video(paths[0])
 
 
 def digest_media(paths: Sequence[Path]) -> str:
@@ -156,6 +160,41 @@ def _probe_video(path: Path) -> MediaFacts:
         )
 
 
+def _probe_dicom(path: Path) -> MediaFacts:
+    """Facts of a DICOM file: those of the stream or pictures in it, and how many header fields no clip will carry."""
+    header = dicom_facts(path)
+    if header.holds == "stream":
+        with stream_in_memory(path) as stream:
+            found = _probe_video(stream)
+        return replace(
+            found,
+            container="dicom",
+            rate=header.rate or found.rate,
+            metadata_fields=found.metadata_fields + header.elements,
+            digest=digest_media([path]),
+            bytes=path.stat().st_size,
+        )
+    sizes = [picture.shape[:2] for picture in pictures(path)]
+    if len(sizes) != header.num_frames:
+        _exclude(Reason.TRUNCATED, f"the header promises {header.num_frames} frames, the file holds {len(sizes)}")
+    height, width = sizes[0]
+    return MediaFacts(
+        num_frames=len(sizes),
+        rate=header.rate or Fraction(25),
+        variable_rate=False,
+        width=width,
+        height=height,
+        stored_width=width,
+        stored_height=height,
+        codec="pictures",
+        container="dicom",
+        dropped_streams={},
+        metadata_fields=header.elements,
+        digest=digest_media([path]),
+        bytes=path.stat().st_size,
+    )
+
+
 def main_video(container: InputContainer) -> VideoStream:
     """The largest moving picture of a container; cover art and thumbnails are not.
 
@@ -228,8 +267,8 @@ def _nominal_rate(stream: VideoStream) -> Fraction:
     """The guessed rate where the average agrees with it, else the average: a guess doubles for interlaced video."""
     average, guessed = stream.average_rate, stream.guessed_rate
     if average and guessed and abs(average / guessed - 1) < 0.01:
-        return guessed.limit_denominator(100_000)
-    return (average or guessed or Fraction(25)).limit_denominator(100_000)
+        return as_rate(guessed)
+    return as_rate(average or guessed or Fraction(25))
 
 
 def _varies(pts: Sequence[int]) -> bool:

@@ -47,7 +47,7 @@ def notices(descriptor: Mapping[str, Any], stats: Stats) -> list[Notice]:
         *_licence(source),
     ]
     found += [*_unmapped(descriptor["unmapped"]), *_assumed(source)]
-    found += _identical(descriptor["counts"]["identical_recordings"])
+    found += [*_identical(descriptor["counts"]["identical_recordings"]), *_uneven(stats)]
     if stats.clips:
         found.append(Notice(level="warning", lead="De-identification is not complete.", body=NOT_EXAMINED))
         body = "It embeds frames of the recordings: handle it under the same terms as the corpus."
@@ -85,7 +85,21 @@ def _identical(copies: int) -> list[Notice]:
     if not copies:
         return []
     body = "Files of equal bytes lie under several names. They share a leak group, but their clips occur repeatedly."
-    return [Notice(level="warning", lead=f"{count(copies, 'recording')} repeat others.", body=body)]
+    lead = "1 recording repeats another." if copies == 1 else f"{number(copies)} recordings repeat others."
+    return [Notice(level="warning", lead=lead, body=body)]
+
+
+def _uneven(stats: Stats) -> list[Notice]:
+    rows = [row for row in stats.rates.records() if row["variable_rate"]]
+    if not rows:
+        return []
+    recordings, clips = (sum(int(row[what]) for row in rows) for what in ("recordings", "clips"))
+    lead = f"The frame rate of {number(recordings)} of {count(stats.recordings, 'recording')} varies."
+    body = (
+        f"All their frames are there, in {count(clips, 'clip')}, but at one even rate, given under Recordings. "
+        "Movements are faster or slower than they were, and lengths are numbers of frames divided by that rate."
+    )
+    return [Notice(level="warning", lead=lead, body=body)]
 
 
 def _sums(stats: Stats, stride: int) -> list[Notice]:

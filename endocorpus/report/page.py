@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from endocorpus.console import duration
 from endocorpus.corpus.files import atomic_file
 from endocorpus.corpus.manifest import Corpus
 from endocorpus.records import REASON_TEXT, Reason
@@ -60,8 +61,10 @@ def render(corpus: Corpus) -> str:
         "charts": _charts(stats),
         "chart_size": (WIDTH, HEIGHT),
         "labels": _by_name(stats.labels.records()),
+        "annotations": stats.annotations.records(),
         "exclusions": exclusions,
-        "stray_files": sum(group["exclusions"] for group in exclusions) - stats.recordings_excluded,
+        "stray_files": descriptor["counts"]["excluded_files"],
+        "unusable": descriptor["counts"]["unusable_annotations"],
         "open_rows": OPEN_ROWS,
         "sheet": contact_sheet(corpus),
         "made": _made(descriptor),
@@ -80,8 +83,7 @@ def _template() -> jinja2.Template:
         "number": text.number,
         "count": text.count,
         "size": text.size,
-        "duration": text.duration,
-        "hours": text.hours,
+        "duration": lambda microseconds: duration(microseconds / 1e6),
         "rate": text.rate,
     }
     environment.globals["style"] = Markup((folder / "page.css").read_text(encoding="utf-8"))  # ours, nobody else's

@@ -101,6 +101,7 @@ class Stats:
     rates: Table
     codecs: Table
     labels: Table
+    annotations: Table
     reasons: Table
     cleared: Table
     looked_for: Table
@@ -159,6 +160,7 @@ def compute(corpus: Corpus) -> Stats:
         rates=_table(recordings, ("rate", "capture_rate", "variable_rate"), _MEDIA),
         codecs=_table(recordings, ("codec", "container"), _MEDIA),
         labels=_labels(corpus),
+        annotations=_annotations(corpus),
         reasons=_table(excluded, ("reason",), ("exclusions", "recordings", "files", "frames")),
         **_deid(corpus),
         clip_seconds=histogram(clips["seconds"], LENGTH_EDGES),
@@ -230,6 +232,17 @@ def _labels(corpus: Corpus) -> Table:
     ]
     by, of = ("name", "value"), ("recordings", "clips")
     return _table(pd.DataFrame(rows, columns=[*by, *of]), by, of)
+
+
+def _annotations(corpus: Corpus) -> Table:
+    """How many rows, frames and clips each kind of annotation has. A span counts all its frames."""
+    by, of = ("kind", "name", "value"), ("rows", "frames", "clips")
+    rows = _frame(corpus, "annotations", ("key", "frame", "stop", *by, "raw"))
+    rows = rows.assign(rows=1, frames=rows["stop"] - rows["frame"], clips=0)
+    rows["value"] = rows["value"].where(rows["value"] != "", rows["raw"])
+    first = ~rows.duplicated(["key", *by])
+    rows.loc[first, "clips"] = 1
+    return _table(rows, by, of)
 
 
 def _deid(corpus: Corpus) -> dict[str, Table]:

@@ -27,21 +27,6 @@ def size(value: int) -> str:
     return f"{scaled:,.1f} {unit}"
 
 
-def duration(microseconds: int) -> str:
-    """Seconds below a minute, minutes below an hour, hours beyond: ``11.4 s``, ``12.5 min``, ``1,234.5 h``."""
-    seconds = microseconds / 1e6
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    if seconds < 3597:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:,.1f} h"
-
-
-def hours(microseconds: int) -> str:
-    """Hours to three digits: ``0.00317 hours``."""
-    return f"{plain(microseconds / 3.6e9)} hours"
-
-
 def rate(value: str) -> str:
     """A fraction of frames per second: ``30000/1001`` as ``29.97 (30000/1001)``."""
     exact = Fraction(value)

@@ -12,7 +12,7 @@ from typing import Any
 
 from endocorpus.errors import UsageError
 from endocorpus.manifests import manifests_folder
-from endocorpus.records import Privacy
+from endocorpus.records import Privacy, as_rate
 from endocorpus.sources.layout import Archive, Expected, FrameFolders, Layout, Source
 
 _PACKAGE = Path(__file__).parent
@@ -43,18 +43,27 @@ def load_source(name: str, privacy: Privacy | None = None, rate: str | None = No
     module = import_module(f"endocorpus.sources.{name.replace('-', '_')}")
     source = _source(name, facts, module.LAYOUT)
     if rate:
-        source = dataclasses.replace(source, layout=_with_rate(source.layout, _rate(rate)))
+        told = read_rate(rate)
+        if told is None:
+            raise UsageError(f"--rate {rate}: expected frames per second, such as 30 or 30000/1001")
+        source = dataclasses.replace(source, layout=_with_rate(source.layout, told))
     return dataclasses.replace(source, privacy=privacy) if privacy else source
 
 
-def _rate(text: str) -> Fraction:
+def read_rate(text: str) -> Fraction | None:
+    """Frames per second as people and tables write them: "25", "29.97", "30000/1001"; None if it is no rate.
+
+    29.97 and its kin are rounded: above 5, what 1000/1001 of a whole number rounds to is taken for just that.
+    """
     try:
-        rate = Fraction(text).limit_denominator(100_000)
+        rate = Fraction(text)
     except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
+        return None
     if not 0 < rate <= 1000:
-        raise UsageError(f"--rate {text}: expected frames per second, such as 30 or 30000/1001")
-    return rate
+        return None
+    broadcast = round(rate * Fraction(1001, 1000)) * Fraction(1000, 1001)
+    near = rate > 5 and rate.denominator > 1 and abs(broadcast - rate) < Fraction(1, 200)
+    return as_rate(broadcast if near else rate)
 
 
 def _with_rate(layout: Layout, rate: Fraction) -> Layout:

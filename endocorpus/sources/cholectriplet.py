@@ -30,6 +30,11 @@ def vocabulary_of(path: Path) -> dict[int, str]:
     return names
 
 
+def words_only(path: Path, names: Mapping[str, str]) -> Iterator[Note]:
+    """A vocabulary says nothing by itself, but `marks` reads it, so it must count among the label files."""
+    yield from ()
+
+
 def marks(what: str) -> Reader:
     """CholecT45: a line per frame without a header, the frame and a 0 or 1 for every entry of the vocabulary."""
     return partial(_marks, what)
@@ -97,5 +102,6 @@ LAYOUT: Layout = (
         for part in _PARTS
     ),
     Labels(pattern=r"(?:.*/)?CholecT50/labels/VID(?P<video>\d+)\.json", read=vectors, recording=("t50-vid{video}",)),
-    Sidecars(pattern=r"(?:.*/)?(?:dict/[^/]+\.txt|LICENSE|README\.md|label_mapping\.txt|[^/]+\.pdf)"),
+    Labels(pattern=r"(?:.*/)?CholecT45/dict/[^/]+\.txt", read=words_only),
+    Sidecars(pattern=r"(?:.*/)?(?:LICENSE|README\.md|label_mapping\.txt|[^/]+\.pdf)"),
 )

@@ -32,6 +32,7 @@ VIDEO_SUFFIXES = (
     ".webm",
     ".flv",
     ".3gp",
+    ".dcm",
 )
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 

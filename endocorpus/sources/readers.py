@@ -85,15 +85,22 @@ def _counted_boxes(name: str, path: Path, names: Names) -> Iterator[Note]:
 
 def voc_boxes(path: Path, names: Names) -> Iterator[Note]:
     """A Pascal VOC file per frame. What it says about its own name and size is not read: it is often wrong."""
+    for note, _ in voc_objects(path):
+        yield note
+
+
+def voc_objects(path: Path) -> Iterator[tuple[Note, ET.Element]]:
+    """The notes of a Pascal VOC file, each with the element that it was read from: some providers add tags to it."""
     root = xml_of(path)
     objects = root.findall("object")
     if not objects:
-        yield Note(kind=Kind.NONE, name="box", raw="")
+        yield Note(kind=Kind.NONE, name="box", raw=""), root
     for instance, item in enumerate(objects):
         where = f"object {instance + 1}"
         corners = [item.findtext(f"bndbox/{corner}") or "" for corner in ("xmin", "ymin", "xmax", "ymax")]
         box = _corners(numbers_in(corners, where, 4))
-        yield Note(kind=Kind.BOX, name="finding", raw=(item.findtext("name") or "").strip(), box=box, instance=instance)
+        raw = (item.findtext("name") or "").strip()
+        yield Note(kind=Kind.BOX, name="finding", raw=raw, box=box, instance=instance), item
 
 
 def xml_of(path: Path) -> ET.Element:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
-from endocorpus.corpus.manifest import Corpus, open_corpus
+from endocorpus.corpus.manifest import Corpus, named_corpus
 from endocorpus.corpus.mixes import read_mix
 from endocorpus.errors import DataError
 from endofm.data.stream import ClipBytes
@@ -40,6 +41,8 @@ class ClipSet:
     fingerprint: str
     """xxh3-128, 32 hex digits, of the corpora's names and the keys and digests of all rows, in order: equal for equal
     training data wherever it lies, and never equal with and without a mixture."""
+    corpora: tuple[tuple[str, int], ...]
+    """Name of each corpus and how many clips it gives, counted as often as a mixture shows them."""
 
     def __len__(self) -> int:
         return len(self.offset_N)
@@ -68,11 +71,11 @@ def load_clips(corpora: Sequence[Path], mix: Path | None = None) -> ClipSet:
             time as a row of its own; then the order of the corpora means nothing.
 
     Raises:
-        UsageError: there is no such mixture.
+        UsageError: a folder is missing or is no corpus, or there is no such mixture.
         DataError: no corpus, a corpus that is unfinished, damaged or given twice, or no clip in any of them; or the
             mixture cannot be read, or names a clip that is not there, or is another one by now.
     """
-    opened = [open_corpus(Path(path)) for path in corpora]
+    opened = [named_corpus(Path(path)) for path in corpora]
     _refuse_duplicates(opened)
     tables = [_ready_clips(corpus) for corpus in opened]
     if not sum(table.num_rows for table in tables):
@@ -86,11 +89,13 @@ def load_clips(corpora: Sequence[Path], mix: Path | None = None) -> ClipSet:
         shard_paths += [corpus.shard_path(name) for name in shards.dictionary.to_pylist()]
     clips, shard_index_N = pa.concat_tables(tables), np.concatenate(shard_indices)
     fingerprint = _fingerprint([corpus.name for corpus in opened], tables)
+    shares = tuple((corpus.name, table.num_rows) for corpus, table in zip(opened, tables, strict=True))
     if mix is not None:
-        names = [corpus.name for corpus, table in zip(opened, tables, strict=True) for _ in range(table.num_rows)]
+        names = [name for name, num_clips in shares for _ in range(num_clips)]
         rows = _rows_of_mix(mix, names, clips)
         clips, shard_index_N = clips.take(pa.array(rows)), shard_index_N[rows]
-        fingerprint = _fingerprint_of_mix([names[row] for row in rows], clips)
+        names = [names[row] for row in rows]
+        fingerprint, shares = _fingerprint_of_mix(names, clips), tuple(Counter(names).items())
     return ClipSet(
         shard_paths=tuple(shard_paths),
         shard_index_N=shard_index_N,
@@ -102,6 +107,7 @@ def load_clips(corpora: Sequence[Path], mix: Path | None = None) -> ClipSet:
         width_N=clips["width"].to_numpy().astype(np.int32),
         key_N=np.array(clips["key"].to_pylist(), dtype=np.bytes_),
         fingerprint=fingerprint,
+        corpora=shares,
     )
 
 

@@ -178,6 +178,30 @@ def test_damaged_receipts_are_not_believed(raw: Path, corpus: Corpus, tmp_path: 
     assert fingerprint(out) == fingerprint(corpus.root)
 
 
+@pytest.mark.parametrize("edit", ["status", "offset", "digest of a clip", "no clips", "excluded"])
+def test_an_edited_receipt_is_not_believed(edit: str, raw: Path, corpus: Corpus, tmp_path: Path) -> None:
+    out = shutil.copytree(corpus.root, tmp_path / "c")
+    for path in (out / ".build" / "receipts").glob("*.json"):
+        receipt = json.loads(path.read_text())
+        if not receipt["clips"]:
+            continue
+        last = receipt["clips"][-1]
+        if edit == "status":
+            last["status"] = "forgotten"
+        elif edit == "offset":
+            last["mp4_offset"] += 512
+        elif edit == "digest of a clip":
+            last["mp4_xxh3_128"] = "0" * 32
+        elif edit == "no clips":
+            del receipt["clips"]
+        else:
+            receipt["excluded"] = {}
+            receipt["unusable"] = [{"subject": "x"}]
+        path.write_text(json.dumps(receipt))
+    build(PUBLIC, raw, out, CONFIG)
+    assert fingerprint(out) == fingerprint(corpus.root)
+
+
 def test_a_folder_that_becomes_private_leaves_nothing_behind(raw: Path, corpus: Corpus, tmp_path: Path) -> None:
     out = shutil.copytree(corpus.root, tmp_path / "c")
     with pytest.raises(UsageError, match=r"5 of its 5 recordings .* --shrink"):

@@ -14,9 +14,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from endocorpus.cli import main
-from endocorpus.console import duration
+from endocorpus.console import echo_table
 from endocorpus.corpus.manifest import Corpus, open_corpus
+from endocorpus.report.stats import Table
 from endocorpus.sources import SOURCES
+from endocorpus.summary import _labels
 from tests.endocorpus.conftest import fingerprint
 from tests.media import write_frames, write_video
 
@@ -125,6 +127,62 @@ def test_reading_commands_speak_to_people(corpus: Corpus, raw: Path) -> None:
     assert "clips of 5 recordings" in run("info", corpus.root).stdout
 
 
+def test_info_tells_what_a_corpus_is(tmp_path: Path) -> None:
+    write_video(tmp_path / "raw" / "a.mp4", 40)
+    shutil.copy(tmp_path / "raw" / "a.mp4", tmp_path / "raw" / "b.mp4")
+    write_frames(tmp_path / "raw" / "c", range(60), size=(144, 112))
+    built = run(
+        *("build", *PUBLIC, "--root", tmp_path / "raw", "--out", tmp_path / "mine", "--workers", 1),
+        *("--set", "segment.clip_seconds=4"),
+    )
+    assert "1 recording repeats another" in built.stdout
+    told = {line.split("  ")[0]: line for line in run("info", tmp_path / "mine").stdout.splitlines()}
+    for name, words in {
+        "source": "folder: A folder of recordings",
+        "licence": "(unverified)",
+        "privacy": "public",
+        "synthetic": "no",
+        "settings": "segment.clip_seconds = 4.0",
+        "sizes": "160x128 (2 recordings), 144x112 (1 recording)",
+        "rates": "25 a second (3 recordings)",
+        "labels": "none",
+        "duplicates": "1 recording repeats another",
+    }.items():
+        assert words in told[name], name
+
+
+def test_labels_are_told_most_frequent_first_and_not_all() -> None:
+    rows = {("finding", f"f{number}"): (1, number) for number in range(7)}
+    told = _labels(Table(by=("name", "value"), of=("recordings", "clips"), rows=rows))
+    assert told == "finding: f6 (6 clips), f5 (5 clips), f4 (4 clips), f3 (3 clips), and 3 more"
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "report"])
+def test_a_mistyped_corpus_is_a_mistake_in_the_command(command: str, raw: Path, tmp_path: Path) -> None:
+    nowhere, elsewhere = run(command, tmp_path / "none"), run(command, raw)
+    assert nowhere.exit_code == elsewhere.exit_code == 2
+    assert "none: no such folder" in error_line(nowhere) and "not a corpus; that is a folder" in error_line(elsewhere)
+    (tmp_path / "begun" / ".build").mkdir(parents=True)
+    begun = run(command, tmp_path / "begun")
+    assert begun.exit_code == 1 and "run again, finishes it" in error_line(begun)
+
+
+def test_exclusions_come_in_one_order(raw: Path, corpus: Corpus) -> None:
+    shown = json.loads(run("plan", *PUBLIC, "--root", raw, "--json", "--workers", 1).stdout)["exclusions"]
+    committed = [(row["subject"], row["reason"]) for row in corpus.table("excluded").to_pylist()]
+    assert [(row["subject"], row["reason"]) for row in shown] == committed
+    for told in (run("plan", *PUBLIC, "--root", raw, "--workers", 1), run("info", corpus.root)):
+        lines = [line.split("  ")[0] for line in told.stdout.split("exclusions\n")[1].splitlines()[1:]]
+        assert lines == [reason for _, reason in committed]
+
+
+def test_a_title_is_one_line_whatever_its_table(capsys: pytest.CaptureFixture[str]) -> None:
+    echo_table("a title that is longer than its table", ("a", "b"), [])
+    echo_table("a title that is longer than its table", ("a", "b"), [("1", "[red]2")])
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [*["a title that is longer than its table"] * 2, "a  b", "1  [red]2"]
+
+
 def test_the_rate_of_image_folders_can_be_given(tmp_path: Path) -> None:
     write_frames(tmp_path / "raw", range(60))
     told = ("plan", *PUBLIC, "--root", tmp_path / "raw", "--workers", 1, "--json")
@@ -141,11 +199,6 @@ def test_settings_are_listed(tmp_path: Path) -> None:
     assert (listed["encode"]["crf"], listed["shards"]["max_clips"], listed["segment"]["clip_seconds"]) == (18, 7, 5.0)
     wrong = run("config", "--config", tmp_path / "b.toml", "--set", "encode.crff=7")
     assert "--set encode.crff=7: unknown key" in error_line(wrong)
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(11.4, "11.4 s"), (720, "12 min"), (12240, "3.4 h"), (0, "0.0 s")])
-def test_lengths_are_told_in_units_that_fit(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_the_report_can_be_written_elsewhere(corpus: Corpus, tmp_path: Path) -> None:
@@ -199,6 +252,15 @@ def test_plan_shows_the_ids_that_build_gives(tmp_path: Path) -> None:
         assert open_corpus(tmp_path / folder).table("recordings")["recording_id"].to_pylist() == ids
         assert planned(*where) == ids, "the corpus has its name"
     assert planned()[0].startswith("folder-a")
+
+
+def test_plan_marks_a_varying_rate(tmp_path: Path) -> None:
+    uneven = "setpts='if(lt(N,20),N,20+3*(N-20))/(25*TB)'"
+    write_video(tmp_path / "even.mkv", 40)
+    write_video(tmp_path / "uneven.mkv", 40, output=("-vf", uneven, "-fps_mode", "passthrough", "-c:v", "libx264"))
+    told = ("plan", *PUBLIC, "--root", tmp_path, "--workers", 1)
+    assert [row["varies"] for row in json.loads(run(*told, "--json").stdout)["recordings"]] == [False, True]
+    assert [" varies " in line for line in run(*told).stdout.splitlines() if "even" in line] == [False, True]
 
 
 def test_a_build_outlives_whoever_reads_what_it_prints(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ PLANTED: Mapping[str, Mapping[Reason, int]] = {
     "hyper-kvasir": {Reason.NO_PARTNER: 1},  # a row about a file that is not there
     "kumc": {Reason.NO_PARTNER: 2},  # a label file without image, an image without label file
     "polypdiag": {Reason.NO_PARTNER: 1},  # frame labels of 58 videos that are not rendered
-    "sun": {Reason.DAMAGED: 1},  # a list full of NUL bytes
+    "sun": {Reason.BAD_LABELS: 1},  # a list full of NUL bytes
 }
 
 

@@ -133,7 +133,7 @@ def test_rows_must_fit_their_schema() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (None, "not a finished corpus; run `endocorpus build`"),
+        (None, "not a finished corpus; `endocorpus build`, run again"),
         ("{", "damaged"),
         ("[]", "damaged"),
         (json.dumps({"schema_version": SCHEMA_VERSION}), "damaged or edited"),

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import random
 import shutil
 import subprocess
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import numpy.typing as npt
 import pytest
+from av.video.stream import VideoStream
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from endocorpus.config import BuildConfig
@@ -22,7 +28,17 @@ from endocorpus.media.frames import keyframe
 from endocorpus.media.inspect import inspect_clip
 from endocorpus.media.probe import probe
 from endocorpus.plan import plan_recording
-from endocorpus.records import EncodedClip, Excluded, Media, Reason, Recording, RecordingPlan
+from endocorpus.records import (
+    ClipPlan,
+    EncodedClip,
+    Excluded,
+    Media,
+    Reason,
+    Recording,
+    RecordingPlan,
+    Span,
+    as_rate,
+)
 from endocorpus.settings import load_settings
 from endocorpus.sources import load_source
 from tests.media import FFMPEG, video_numbers, write_frames, write_video
@@ -96,6 +112,39 @@ def test_variable_rate_keeps_every_frame_and_says_so(tmp_path: Path) -> None:
     assert [n for clip in clips for n in video_numbers(Path(clip.path).read_bytes())] == list(range(40))
 
 
+@given(st.fractions(Fraction(5), Fraction(1000)))
+def test_a_rate_is_one_that_an_mp4_can_count_in(value: Fraction) -> None:
+    rate = as_rate(value)
+    assert abs(rate / value - 1) <= Fraction(1, 1_000_000) and rate.numerator <= 500_000 and as_rate(rate) == rate
+
+
+ODD_RATES = ["1283200/42449", "1/15", "2", "1", "100/3", "24.874", "30000/1001", "60000/1001", "1000", "15.001", "1e-7"]
+
+
+@pytest.mark.parametrize("value", [*ODD_RATES, *(str(random.Random(n).uniform(5, 120)) for n in range(4))])
+def test_every_rate_keeps_every_frame_and_is_the_clips_own(value: str, tmp_path: Path) -> None:
+    """Clips of odd lengths, of a video with another rate: nothing but the plan decides how long a frame lasts."""
+    rate, edges = as_rate(Fraction(value)), (0, 43, 86, 90, 131)
+    write_video(tmp_path / "a.mp4", 131, size=(96, 64))
+    plan = plan_recording(recording("a.mp4"), tmp_path, PUBLIC, CONFIG)
+    spans = [Span(start=start, stop=stop) for start, stop in pairwise(edges)]
+    clips = tuple(ClipPlan(key=f"k-{span.start}", span=span, width=96, height=64) for span in spans)
+    (tmp_path / "clips").mkdir()
+    made = encode(dataclasses.replace(plan, rate=rate, clips=clips), tmp_path, tmp_path / "clips", CONFIG.encode)
+    for clip in made:
+        assert video_numbers(Path(clip.path).read_bytes()) == list(range(clip.plan.span.start, clip.plan.span.stop))
+        with av.open(clip.path) as container:
+            [stream] = container.streams
+            assert isinstance(stream, VideoStream) and stream.average_rate == rate and stream.start_time == 0
+
+
+def test_a_video_whose_average_rate_has_a_large_numerator(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", 331, rate=Fraction(1283200, 42449), output=X264)
+    plan, clips = build_clips(tmp_path, recording("a.mp4"), BuildConfig())
+    assert plan.facts.rate.numerator <= 500_000 and len(clips) == 2
+    assert [n for clip in clips for n in video_numbers(Path(clip.path).read_bytes())] == list(range(331))
+
+
 def test_rotation_and_pixel_shape_are_applied(tmp_path: Path) -> None:
     write_video(tmp_path / "flat.mp4", 20, size=(160, 128), output=("-vf", "setsar=16/15", *X264))
     plain = probe(Media(kind="video", paths=("flat.mp4",)), tmp_path)
@@ -114,8 +163,6 @@ def test_frame_folders_become_clips_in_number_order_with_faithful_colour(tmp_pat
     paths = [f"case/frame_{number}.png" for number in range(5, 45)]
     _, clips = build_clips(tmp_path, recording(*paths, kind="frames"))
     assert [n for clip in clips for n in video_numbers(Path(clip.path).read_bytes())] == list(range(5, 45))
-    import av
-
     with av.open(clips[0].path) as container:
         shown = next(container.decode(video=0)).to_ndarray(format="rgb24").astype(float)
     with Image.open(tmp_path / paths[0]) as image:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from endocorpus.build import build
 from endocorpus.config import BuildConfig
+from endocorpus.console import duration
 from endocorpus.corpus.files import digest_bytes
 from endocorpus.corpus.manifest import Corpus, open_corpus, table_bytes
 from endocorpus.errors import DataError
@@ -30,10 +31,10 @@ from endocorpus.report.notices import NOT_EXAMINED, expected_rows
 from endocorpus.report.page import render, write_report
 from endocorpus.report.sheet import contact_sheet, spread
 from endocorpus.report.stats import BRIGHTNESS_EDGES, LENGTH_EDGES, SHARPNESS_EDGES, Stats, compute, histogram
-from endocorpus.report.text import count, duration, plain, rate, size
+from endocorpus.report.text import count, plain, rate, size
 from endocorpus.sources import load_source
 from endocorpus.sources.layout import Expected, FrameFolders, Sidecars, Source
-from tests.media import write_frames
+from tests.media import write_frames, write_video
 
 HOSTILE = "<script>alert(1)</script>\u202e Größe 内視鏡 " + "x" * 150 + ".bin"
 _VOID = {"meta", "img", "br"}
@@ -194,6 +195,20 @@ def test_breakdowns_and_labels_are_those_of_the_tables(seen: Page) -> None:
     assert seen.tables["Label: finding"] == [["normal", "1", "2"], ["polyp", "2", "2"]]
     assert sum(int(row[1]) for row in seen.tables["Clip length of clips"]) == 4
     assert ["segment.clip_seconds", "5.0"] in seen.tables["Configuration"]
+
+
+def test_recordings_of_a_varying_rate_are_counted_first(corpus: Corpus, seen: Page, tmp_path: Path) -> None:
+    assert "varies" not in seen.text
+    uneven = "setpts='if(lt(N,20),N,20+3*(N-20))/(25*TB)'"
+    for name, options in (("even", ()), ("uneven", ("-vf", uneven, "-fps_mode", "passthrough"))):
+        write_video(tmp_path / "raw" / f"{name}.mkv", 40, output=(*options, "-c:v", "libx264"))
+    mixed = build(load_source("folder", "public"), tmp_path / "raw", tmp_path / "mixed", BuildConfig())
+    text = Page(render(mixed)).text
+    told = text.index("The frame rate of 1 of 2 recordings varies.")
+    assert (
+        text.rindex("Read this first") < told < text.rindex("Key figures")
+        and "All their frames are there, in 1 clip," in text
+    )
 
 
 def test_expected_counts_alarm_only_where_they_are_exact(corpus: Corpus, seen: Page) -> None:
@@ -396,6 +411,6 @@ def test_numbers_read_well() -> None:
     sizes = {0: "0 bytes", 1: "1 byte", 999: "999 bytes", 716800: "716.8 kB", 999_960: "1.0 MB", 10**12: "1.0 TB"}
     assert {n: size(n) for n in sizes} == sizes
     durations = {0.0: "0.0 s", 11.4: "11.4 s", 59.96: "1.0 min", 750.0: "12.5 min", 3599.0: "1.0 h", 4e6: "1,111.1 h"}
-    assert {s: duration(int(s * 1e6)) for s in durations} == durations
+    assert {s: duration(s) for s in durations} == durations
     assert [rate(r) for r in ("25", "30000/1001")] == ["25", "29.97 (30000/1001)"]
     assert [plain(v) for v in (0.0, 5.0, 1.4014, 520.3, 999.7, 8192.0)] == ["0", "5", "1.4", "520", "1,000", "8,192"]

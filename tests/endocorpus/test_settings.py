@@ -19,6 +19,12 @@ def test_file_then_overrides(tmp_path: Path) -> None:
     assert config.shards == BuildConfig().shards
 
 
+def test_without_bases_there_is_no_key_for_one(tmp_path: Path) -> None:
+    (tmp_path / "build.toml").write_text('base = "debug"\n')
+    with pytest.raises(UsageError, match="unknown key 'base'"):
+        load_settings(BuildConfig, tmp_path / "build.toml")
+
+
 @pytest.mark.parametrize(
     ("override", "told"),
     [

@@ -61,6 +61,7 @@ ROWS = {
     "kumc": [row("kumc", f"{part}-{i}", official_split=part) for part in SIDES for i in range(1, 60)],
     "kvasir-capsule": [row("kvasir-capsule", f"{i:016x}") for i in range(117)],
     "cholectriplet": cholec("t50", T50) + cholec("t45", T45),
+    "real-colon": [row("real-colon", f"{study:03d}-{i:03d}") for study in range(1, 5) for i in range(1, 16)],
 }
 
 

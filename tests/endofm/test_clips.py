@@ -12,7 +12,7 @@ import pytest
 
 from endocorpus.corpus.manifest import open_corpus, write_descriptor
 from endocorpus.corpus.shards import tar_members
-from endocorpus.errors import DataError
+from endocorpus.errors import DataError, UsageError
 from endofm.data.clips import ClipSet, load_clips
 from endofm.data.stream import ShardReader
 from tests.endofm.conftest import SPECS, ClipSpec, MakeCorpus, commit, write_corpus, write_mix
@@ -87,6 +87,11 @@ def test_nothing_to_train_on_is_a_data_error(tmp_path: Path, make_corpus: MakeCo
 
 
 def test_an_unfinished_corpus_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a corpus; that is"):
+        load_clips([tmp_path])
+    with pytest.raises(UsageError, match="none: no such folder"):
+        load_clips([tmp_path / "none"])
+    (tmp_path / ".build").mkdir()
     with pytest.raises(DataError, match="not a finished corpus"):
         load_clips([tmp_path])
 

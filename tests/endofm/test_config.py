@@ -36,6 +36,27 @@ def test_your_own_file_and_overrides(tmp_path: Path) -> None:
     assert (config.run.seed, config.run.length, config.views.local_frames) == (4, "2.5 epochs", (2, 4))
 
 
+def test_your_own_file_can_start_from_a_shipped_one(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "debug"\n[run]\nlength = "7 steps"\n[views]\nlocal_frames = [2]\n')
+    mine, debug = load_config(path, ["run.seed=4"]), load_config("debug")
+    assert mine.run == debug.run.model_copy(update={"length": "7 steps", "seed": 4})
+    assert mine.views == debug.views.model_copy(update={"local_frames": (2,)})
+    assert (mine.model, mine.objective, mine.optim) == (debug.model, debug.objective, debug.optim)
+    path.write_text('base = "endofm"\n')
+    assert load_config(path) == load_config("endofm")
+
+
+def test_a_base_is_named_in_the_file_and_shipped(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    for base in ('"debgu"', '"mine.toml"', "3"):
+        path.write_text(f"base = {base}\n")
+        with pytest.raises(UsageError, match=r"mine\.toml: base = .* is not a shipped configuration \(debug, endofm\)"):
+            load_config(path)
+    with pytest.raises(UsageError, match="unknown key 'base'"):
+        load_config("endofm", ["base=debug"])
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

@@ -66,11 +66,25 @@ def test_speed_and_share_of_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [row["data_wait_share"] for row in rows(path)] == [0.25, 0.5, 0, 0, 0.5]
     lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
     assert lines == [
-        "step 5/9 loss 2.5000 lr 1.00e-04 3.0 clips/s 25% waiting for data",
-        "step 6/9 loss 2.5000 lr 1.00e-04 3.0 clips/s 50% waiting for data",
-        "step 8/9 loss 2.5000 lr 1.00e-04 3.0 clips/s 0% waiting for data",
-        "step 9/9 loss 2.5000 lr 1.00e-04 6.0 clips/s 50% waiting for data",
+        "step 5/9 loss 2.5000 lr 1.00e-04 3.0 clips/s 25% waiting for data 4.0 s",
+        "step 6/9 loss 2.5000 lr 1.00e-04 3.0 clips/s 50% waiting for data 8.0 s, about 12.0 s left",
+        "step 8/9 loss 2.5000 lr 1.00e-04 3.0 clips/s 0% waiting for data 16.0 s, about 4.0 s left",
+        "step 9/9 loss 2.5000 lr 1.00e-04 6.0 clips/s 50% waiting for data 18.0 s",
     ]
+
+
+def test_slow_steps_are_told_before_their_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(metrics.time, "perf_counter", lambda: now)
+    text = io.StringIO()
+    path = tmp_path / "metrics.jsonl"
+    with RunLog(path, Console(file=text, width=200), start_step=0, total_steps=99, log_every=50, batch_size=1) as log:
+        for step, seconds in enumerate([9, 9, 9, 9, 9, 9, 40]):
+            now += seconds
+            log.data_is_ready()
+            log.step({"step": step, "loss": 2.5, "lr": 1e-4})
+            log.tell({"step": step, "loss": 2.5, "lr": 1e-4})
+    assert [line.split()[1] for line in text.getvalue().splitlines()] == ["1/99", "5/99", "7/99"]
 
 
 def test_other_processes_are_silent(tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +28,7 @@ from endofm.checkpoint import latest_checkpoint, load_checkpoint
 from endofm.cli import main
 from endofm.config import PretrainConfig, load_config
 from endofm.pretrain import PretrainResult, pretrain
-from tests.endofm.conftest import ClipSpec, MakeCorpus, write_mix
+from tests.endofm.conftest import ClipSpec, MakeCorpus, write_corpus, write_mix
 
 TINY = (
     "views.global_frames=[2, 4]",
@@ -119,7 +122,7 @@ def test_a_run_leaves_what_it_promises(straight: Path) -> None:
     assert_same_bits(teacher, exported)
     found = {str(path.relative_to(straight)) for path in straight.rglob("*") if path.is_file()}
     checkpoints = {f"checkpoints/step-000000{step}.pt" for step in (10, 20)}
-    assert found == {"metrics.jsonl", "backbone.safetensors", "lock"} | checkpoints
+    assert found == {"metrics.jsonl", "corpora.json", "backbone.safetensors", "lock"} | checkpoints
 
 
 def test_the_student_comes_to_agree_with_the_teacher(corpus: Path, tmp_path: Path) -> None:
@@ -176,7 +179,9 @@ def test_a_signal_ends_the_run_after_its_step(
         return apply_views(batch, device)
 
     monkeypatch.setattr(module, "apply_views", interrupt)
-    result = train(configure(), corpus, tmp_path)
+    text = io.StringIO()
+    result = pretrain(configure(), [corpus], tmp_path, console=Console(file=text, width=200))
+    assert re.search(r"stopping after this step with a checkpoint \(about \d+ s\);", text.getvalue())
     assert (result.steps, result.backbone, result.exit_code) == (4, None, 75)
     assert state(tmp_path)["step"] == len(metrics(tmp_path)) == 4
     assert not (tmp_path / "backbone.safetensors").exists()
@@ -249,10 +254,36 @@ def test_where_and_how_often_may_change(corpus: Path, straight: Path) -> None:
     assert train(configure(*changes, "run.device=auto"), corpus, straight).exit_code == 0
 
 
-def test_other_clips_are_not_resumed(corpus: Path, straight: Path, make_corpus: MakeCorpus) -> None:
+def test_other_clips_are_not_resumed(corpus: Path, straight: Path, make_corpus: MakeCorpus, tmp_path: Path) -> None:
     other = make_corpus("other", [[ClipSpec(1, 4, 32, 32)]])
-    with pytest.raises(UsageError, match="other clips"):
+    with pytest.raises(UsageError, match="other clips: 7 of tiny then, 7 of tiny and 1 of other now; go on"):
         pretrain(configure(), [corpus, other], straight, console=Console(file=io.StringIO()))
+    write_corpus(tmp_path, "tiny", [[ClipSpec(8, 4, 32, 32), ClipSpec(9, 4, 32, 32)]])
+    shutil.copytree(straight, tmp_path / "run")
+    with pytest.raises(UsageError, match="7 of tiny then, 2 of tiny now"):
+        train(
+            configure(), make_corpus("again/tiny", [[ClipSpec(8, 4, 32, 32), ClipSpec(9, 4, 32, 32)]]), tmp_path / "run"
+        )
+    (tmp_path / "run" / "corpora.json").unlink()
+    with pytest.raises(UsageError, match="other clips: now there are 7 of tiny and 1 of other; go on"):
+        pretrain(configure(), [corpus, other], tmp_path / "run", console=Console(file=io.StringIO()))
+
+
+def test_what_is_refused_leaves_no_folder(corpus: Path, tmp_path: Path) -> None:
+    for corpora, override in (([corpus], "run.length=0.1 epochs"), ([tmp_path / "none"], "run.seed=0")):
+        with pytest.raises((UsageError, DataError)):
+            pretrain(configure(override), corpora, tmp_path / "run", console=Console(file=io.StringIO()))
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_more_workers_than_cores(corpus: Path, tmp_path: Path) -> None:
+    """torch would warn, which fails a test here."""
+    cores, text = len(os.sched_getaffinity(0)), io.StringIO()
+    config = configure("run.length=3 steps", f"run.num_workers={cores + 5}")
+    pretrain(config, [corpus], tmp_path, console=Console(file=text, width=200))
+    assert (
+        f"decoding in {cores} processes, one for each core, instead of run.num_workers = {cores + 5}" in text.getvalue()
+    )
 
 
 def test_a_mixture_is_the_training_set(corpus: Path, tmp_path: Path) -> None:
@@ -267,7 +298,7 @@ def test_a_mixture_is_the_training_set(corpus: Path, tmp_path: Path) -> None:
     assert pretrain(config, [corpus], run_dir, mix=mix, console=console).steps == 4
     other = write_mix(tmp_path / "o.parquet", {"tiny": corpus}, [("tiny", "tiny-1", 2), ("tiny", "tiny-4", 6)])
     for changed in (other, None):
-        with pytest.raises(UsageError, match=r"other clips .* and the same mixture"):
+        with pytest.raises(UsageError, match=r"other clips: .* and the same mixture"):
             pretrain(config, [corpus], run_dir, mix=changed, console=console)
 
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from endocorpus.errors import DataError, UsageError
+from endocorpus.errors import UsageError
 from endofm.data.clips import load_clips
 from endofm.data.loader import make_loader
 from endofm.data.views import ViewConfig, apply_views
@@ -84,6 +84,6 @@ def test_views_are_named_by_kind() -> None:
 def test_failures_leave_no_sheet(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="number of clips must be at least 1"):
         draw_views([corpus], VIEWS, tmp_path / "sheet.png", seed=0, num_clips=0)
-    with pytest.raises(DataError):
+    with pytest.raises(UsageError):
         draw_views([tmp_path / "nothing"], VIEWS, tmp_path / "sheet.png", seed=0, num_clips=1)
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,110 @@
+"""What a corpus holds, in the few lines that a terminal has room for; the report has the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from endocorpus.config import BuildConfig
+from endocorpus.console import duration
+from endocorpus.corpus.manifest import REPORT, Corpus
+from endocorpus.report.stats import Table, compute
+from endocorpus.report.text import count, rate, size
+
+_MOST = 4  # kinds of a thing that are told; the rest is counted
+
+
+def headline(corpus: Corpus) -> str:
+    """How much there is, and where its report lies."""
+    counts = corpus.descriptor["counts"]
+    return (
+        f"{corpus.root}: {count(counts['clips'], 'clip')} of {count(counts['recordings'], 'recording')}, "
+        f"{duration(counts['seconds'])}, {count(len(corpus.descriptor['shards']), 'shard')}; "
+        f"report: {corpus.root / REPORT}"
+    )
+
+
+def repeats(copies: int) -> str:
+    """How many recordings are copies of others, byte for byte; empty where none is."""
+    if not copies:
+        return ""
+    return "1 recording repeats another" if copies == 1 else f"{copies:,} recordings repeat others"
+
+
+def facts(corpus: Corpus) -> list[tuple[str, str]]:
+    """Names and values of what to know about a corpus besides its size.
+
+    Raises:
+        DataError: a table is missing or damaged.
+    """
+    descriptor, stats = corpus.descriptor, compute(corpus)
+    source = descriptor["source"]
+    told = [
+        ("source", f"{source['name']}: {source['title']}"),
+        ("licence", f"{source['licence']} ({source['licence_status']})"),
+        ("privacy", str(source["privacy"])),
+        ("synthetic", f"yes: {descriptor['synthetic']}" if descriptor["synthetic"] else "no"),
+        ("settings", _changed(descriptor["config"])),
+        ("sizes", _most(stats.sizes, lambda row: f"{row['width']}x{row['height']}")),
+        ("rates", _most(stats.rates, _rate)),
+        ("labels", _labels(stats.labels)),
+        ("duplicates", repeats(descriptor["counts"]["identical_recordings"]) or "none"),
+        ("bytes", size(stats.shard_bytes)),
+    ]
+    return [(name, value or "none") for name, value in told]
+
+
+def why_empty(corpus: Corpus) -> str:
+    """What became of the recordings of a corpus without clips."""
+    reasons = corpus.descriptor["counts"]["excluded_by_reason"]
+    if reasons.get("not_cleared"):
+        return (
+            f"{corpus.root}: no clip was written: {count(reasons['not_cleared'], 'private recording')} in quarantine. "
+            "De-identification of the picture is not part of this version; a folder whose owner publishes it is built "
+            "with --privacy public"
+        )
+    return f"{corpus.root}: no clip was written; see the exclusions above"
+
+
+def _changed(config: Mapping[str, Any]) -> str:
+    """Settings that are not the defaults."""
+    defaults = BuildConfig().model_dump(mode="json")
+    changed = [
+        f"{section}.{key} = {json.dumps(value)}"
+        for section, table in config.items()
+        for key, value in table.items()
+        if defaults.get(section, {}).get(key) != value
+    ]
+    return ", ".join(changed) or "the defaults"
+
+
+def _rate(row: Mapping[str, str | int]) -> str:
+    return f"{rate(str(row['rate']))} a second{', varying' if row['variable_rate'] else ''}"
+
+
+def _most(table: Table, words: Callable[[Mapping[str, str | int]], str]) -> str:
+    """Kinds of recordings, the most frequent first."""
+    rows = sorted(table.records(), key=lambda row: -int(row["recordings"]))
+    return _and_more([f"{words(row)} ({count(int(row['recordings']), 'recording')})" for row in rows])
+
+
+def _labels(table: Table) -> str:
+    names: dict[str, list[Mapping[str, str | int]]] = {}
+    for row in table.records():
+        names.setdefault(str(row["name"]), []).append(row)
+    told = []
+    for name, rows in names.items():
+        rows.sort(key=lambda row: -int(row["clips"] or row["recordings"]))
+        told.append(f"{name}: " + _and_more([f"{row['value']} ({_of(row)})" for row in rows]))
+    return "; ".join(told)
+
+
+def _of(row: Mapping[str, str | int]) -> str:
+    clips = int(row["clips"])
+    return count(clips, "clip") if clips else count(int(row["recordings"]), "recording")
+
+
+def _and_more(items: Sequence[str]) -> str:
+    more = f", and {len(items) - _MOST} more" if len(items) > _MOST else ""
+    return ", ".join(items[:_MOST]) + more

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from endocorpus import __version__
-from endocorpus.cli_facts import mix, sources, splits
+from endocorpus.cli_facts import fetch, mix, sources, splits
 from endocorpus.console import Commands, echo_json, echo_table, json_option
 from endocorpus.errors import DataError, UsageError
 from endocorpus.places import filled_root, place_of, raw_root
-from endocorpus.report.text import count, size
+from endocorpus.report.text import count
 
 if TYPE_CHECKING:
     from endocorpus.config import BuildConfig
@@ -93,45 +93,7 @@ def phantom(source_name: str, out: Path, seed: int, recordings: int | None, seco
     click.echo(f"rendered {count(len(tree.recordings), 'recording')} into {tree.root}, the truth into {tree.truth}")
 
 
-@main.command()
-@click.argument("source_name", metavar="SOURCE")
-@click.option("--dest", type=FOLDER, help="Folder of the raw files. Default: raw/SOURCE.")
-@click.option("--archives", type=FOLDER, help="Folder of archives that were downloaded by hand.")
-@click.option("--only", multiple=True, metavar="NAME", help="This archive and no other; may be given several times.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done.")
-@json_option
-def fetch(
-    source_name: str, dest: Path | None, archives: Path | None, only: tuple[str, ...], dry_run: bool, as_json: bool
-) -> None:
-    """Download and unpack a source, where its provider lets anybody do so; where it takes a person, say the steps.
-
-    Started again, it goes on where it was, or checks that all is there. The password of encrypted archives is read
-    from the environment variable ENDOCORPUS_PASSWORD.
-    """
-    from dataclasses import asdict
-
-    from endocorpus.fetch import fetch as fetch_all
-    from endocorpus.fetch import plan_fetch, provider_of, steps, verdict, would_be
-    from endocorpus.progress import shown_bytes
-
-    provider, dest = provider_of(source_name), dest or Path("raw") / source_name
-    planned = plan_fetch(provider, dest, archives, only)
-    if dry_run:
-        outcomes = would_be(planned)
-    else:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with shown_bytes() as watch:
-            outcomes = fetch_all(planned, dest, watch=watch)
-    told = steps(provider, outcomes)
-    if as_json:
-        echo_json({"source": source_name, "dest": dest, "archives": [asdict(o) for o in outcomes], "steps": told})
-    else:
-        rows = [(o.name, o.status, "" if o.bytes is None else size(o.bytes), o.files or "", o.detail) for o in outcomes]
-        if rows:
-            echo_table(str(dest), ("archive", "status", "size", "files", "detail"), rows)
-        click.echo("\n".join(told), nl=bool(told))
-    if not dry_run:
-        verdict(provider, outcomes)
+main.add_command(fetch)
 
 
 @main.command()

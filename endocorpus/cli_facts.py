@@ -1,7 +1,8 @@
-"""Commands about the reviewed facts: the sources, the splits of their recordings, and the mixtures for training."""
+"""Commands about the reviewed facts: the sources and how to get them, splits, and mixtures for training."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,13 @@ import click
 
 from endocorpus.console import echo_json, echo_table, json_option
 from endocorpus.errors import DataError, UsageError
-from endocorpus.report.text import count, number
+from endocorpus.report.text import count, number, size
 
 if TYPE_CHECKING:
     from endocorpus.mix import Chosen
     from endocorpus.sides import Divided
 
-CORPUS = click.Path(file_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
 out_option = click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The Parquet file to write.")
 
 
@@ -50,9 +51,50 @@ def sources(name: str | None, as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("source_name", metavar="SOURCE")
+@click.option("--dest", type=FOLDER, help="Folder of the raw files. Default: raw/SOURCE.")
+@click.option("--archives", type=FOLDER, help="Folder of archives that were downloaded by hand.")
+@click.option("--only", multiple=True, metavar="NAME", help="This archive and no other; may be given several times.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done.")
+@json_option
+def fetch(
+    source_name: str, dest: Path | None, archives: Path | None, only: tuple[str, ...], dry_run: bool, as_json: bool
+) -> None:
+    """Download and unpack a source, where its provider lets anybody do so; where it takes a person, say the steps.
+
+    Started again, it goes on where it was, or checks that all is there. The password of encrypted archives is read
+    from the environment variable ENDOCORPUS_PASSWORD.
+    """
+    from dataclasses import asdict
+
+    from endocorpus.fetch import fetch as fetch_all
+    from endocorpus.fetch import plan_fetch, provider_of, steps, verdict, would_be
+    from endocorpus.progress import shown_bytes
+
+    provider, dest = provider_of(source_name), dest or Path("raw") / source_name
+    planned = plan_fetch(provider, dest, archives, only)
+    if dry_run:
+        outcomes = would_be(planned)
+    else:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with shown_bytes() as watch:
+            outcomes = fetch_all(planned, dest, watch=watch)
+    told = steps(provider, outcomes)
+    if as_json:
+        echo_json({"source": source_name, "dest": dest, "archives": [asdict(o) for o in outcomes], "steps": told})
+    else:
+        rows = [(o.name, o.status, "" if o.bytes is None else size(o.bytes), o.files or "", o.detail) for o in outcomes]
+        if rows:
+            echo_table(str(dest), ("archive", "status", "size", "files", "detail"), rows)
+        click.echo("\n".join(told), nl=bool(told))
+    if not dry_run:
+        verdict(provider, outcomes)
+
+
+@click.command()
 @click.argument("name", required=False)
 @click.option(
-    "--corpus", "corpora", type=CORPUS, multiple=True, help="Apply the split to it; may be given several times."
+    "--corpus", "corpora", type=FOLDER, multiple=True, help="Apply the split to it; may be given several times."
 )
 @out_option
 @json_option
@@ -130,7 +172,7 @@ def _echo_leaks(divided: Divided) -> None:
 @click.command()
 @click.argument("name")
 @click.option(
-    "--corpus", "corpora", type=CORPUS, multiple=True, required=True, help="To choose from; may be given several times."
+    "--corpus", "corpora", type=FOLDER, multiple=True, required=True, help="To choose from; may be given several times."
 )
 @click.option(
     "--without-leaks",
@@ -140,7 +182,7 @@ def _echo_leaks(divided: Divided) -> None:
     help="Leave out what shows its recordings: those of a source, of the test side of a split, or of SPLIT:SIDE.",
 )
 @click.option(
-    "--against", type=CORPUS, multiple=True, help="A corpus of what --without-leaks names, to know its cases by."
+    "--against", type=FOLDER, multiple=True, help="A corpus of what --without-leaks names, to know its cases by."
 )
 @click.option(
     "--drop-overlapping-sets",

@@ -18,7 +18,7 @@ from endocorpus.config import BuildConfig
 from endocorpus.corpus.manifest import open_corpus, parquet_bytes, parse_parquet
 from endocorpus.corpus.mixes import mix_bytes, read_mix
 from endocorpus.corpus.schema import MIX, MIX_EXCLUDED, SIDES
-from endocorpus.corpus.splits import Row, assign, load_split
+from endocorpus.corpus.splits import SPLITS, Row, assign, load_split
 from endocorpus.errors import DataError, UsageError
 from endocorpus.heldout import held_out
 from endocorpus.leaks import leak_group
@@ -298,7 +298,9 @@ def test_a_damaged_mixture_is_refused(tmp_path: Path) -> None:
 
 def test_splits_are_listed_and_shown() -> None:
     listed = json.loads(run("splits", "--json").stdout)
-    assert len(listed) == 26 and {"name", "task", "source", "leaky", "note"} <= set(listed[0])
+    assert [each["name"] for each in listed] == list(SPLITS) and {"name", "task", "source", "leaky", "note"} <= set(
+        listed[0]
+    )
     assert "cvc-endofm-as-published" in run("splits").stdout
     shown = json.loads(run("splits", "kumc-official", "--json").stdout)
     assert shown["by_label"] == "official_split" and not shown["leaky"]

@@ -53,6 +53,11 @@ class Entry:
     component: int = -1
 
     @property
+    def published(self) -> bool:
+        """Whether its name means the same in every corpus; names that an owner gives mean nothing outside his own."""
+        return "/" in self.own_group  # the groups of an owner's recordings are ids
+
+    @property
     def num_frames(self) -> int:
         return sum(clip.num_frames for clip in self.clips)
 

@@ -236,6 +236,8 @@ def _words(config: SegmentConfig) -> str:
 def _refuse_twice(choices: Iterable[Choice]) -> None:
     seen: dict[tuple[str, str], Entry] = {}
     for entry in (choice.entry for choice in choices if choice.reason is None):
+        if not entry.published:
+            continue
         first = seen.setdefault((entry.source, entry.name), entry)
         if first is not entry:
             raise DataError(

@@ -183,6 +183,15 @@ def test_one_recording_in_two_corpora_is_refused(corpora: Corpora, raw_trees: Pa
         choose(load_mix("endofm-pretrain"), [twin, corpora["colonoscopic"]])
 
 
+def test_owners_may_use_one_name_for_two_things(raw_trees: Path, corpora: Corpora, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    shutil.copy(raw_trees / "colonoscopic/Adenoma/adenoma_01/videos/WL.mp4", tmp_path / "raw" / "case 9.mp4")
+    theirs = built(tmp_path / "raw", tmp_path / "theirs", "folder", "segment.policy=endofm150", name="theirs")
+    (tmp_path / "own.toml").write_text('title = "x"\n[[row]]\ntitle = "a"\nsource = "folder"\n')
+    chosen = choose(load_mix(str(tmp_path / "own.toml")), [theirs, corpora["mine"]])
+    assert [row["corpus"] for row in chosen.clip_rows()] == ["mine", "theirs"]
+
+
 def test_the_command_writes_the_same_bytes_in_any_order(corpora: Corpora, tmp_path: Path) -> None:
     names = ("ldpolypvideo", "colonoscopic", "cvc-12k")
     for out, order in (("a", names), ("b", names[::-1])):

@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 REAL_MEDIA ?= ../shared/media
+REAL := $(wildcard $(REAL_MEDIA)/*.mp4)
 
 .PHONY: setup demo test conformance soak check fmt bench lock clean
 
@@ -24,11 +25,11 @@ demo: $(STAMP)
 	cd demo && endocorpus verify corpora/colonoscopic
 	cd demo && endofm preview --corpus corpora/colonoscopic --config debug --out views.png
 	cd demo && endofm pretrain --corpus corpora/colonoscopic --config debug
-ifneq ($(wildcard $(REAL_MEDIA)/*.mp4),)
+ifneq ($(REAL),)
 	cd demo && endocorpus build --source folder --privacy public --root $(abspath $(REAL_MEDIA)) --out corpora/real --name real
 	cd demo && endocorpus verify corpora/real
 endif
-	@echo "look at demo/corpora/colonoscopic/report/index.html and demo/views.png"
+	@echo "look at demo/corpora/colonoscopic/report/index.html and demo/views.png$(if $(REAL), and demo/corpora/real/report/index.html)"
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

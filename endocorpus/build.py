@@ -29,11 +29,11 @@ from endocorpus.corpus.manifest import (
     write_descriptor,
 )
 from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
-from endocorpus.corpus.shards import KEY
+from endocorpus.corpus.shards import KEY, LONGEST_NAME
 from endocorpus.engine import run_tasks
 from endocorpus.errors import DataError, UsageError
 from endocorpus.expect import compare, refuse_loose, unmapped_labels
-from endocorpus.media.encode import encoder_build
+from endocorpus.media.ffmpeg_run import encoder_build
 from endocorpus.phantom.truth import rendered_by
 from endocorpus.plan import join_groups
 from endocorpus.receipts import (
@@ -109,8 +109,8 @@ def build(
         DataError: the disk is full, the raw files vanished meanwhile, or `strict` finds something.
     """
     name, watcher = name or corpus_name(out, source.name) or source.name, watcher or BuildWatcher()
-    if not KEY.fullmatch(name):
-        raise UsageError(f"--name {name!r}: a name is made of a-z, 0-9 and, inside, -")
+    if not KEY.fullmatch(name) or len(name) > LONGEST_NAME:
+        raise UsageError(f"--name {name!r}: a name is made of up to {LONGEST_NAME} of a-z, 0-9 and, inside, -")
     _refuse_nesting(root, out)
     with work_area(out, name, source.name) as work:
         scanned = scan(source, root, name)

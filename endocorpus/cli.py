@@ -355,9 +355,16 @@ main.add_command(mix)
 @main.command()
 @config_option
 @set_option
-def config(config_file: Path | None, overrides: tuple[str, ...]) -> None:
-    """Print the settings of a build as JSON, with the values that a file or --set gives them."""
-    echo_json(_config(config_file, overrides).model_dump(mode="json"))
+@json_option
+def config(config_file: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Print the settings of a build as TOML for --config, with the values that a file or --set gives them."""
+    from endocorpus.settings import to_toml
+
+    settings = _config(config_file, overrides)
+    if as_json:
+        echo_json(settings.model_dump(mode="json"))
+    else:
+        click.echo(to_toml(settings), nl=False)
 
 
 def _config(

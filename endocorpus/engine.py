@@ -16,7 +16,7 @@ from multiprocessing import get_context
 from typing import TypeVar
 
 from endocorpus.errors import DataError
-from endocorpus.media.encode import end_children
+from endocorpus.media.ffmpeg_run import end_children
 from endocorpus.signals import deaf_children
 
 Task = TypeVar("Task")

@@ -72,6 +72,8 @@ def _found(of: str, where: str | None, scanned: Scan, plans: Sequence[RecordingP
     if plans is None:
         return _pictures(recordings) if of == "frames" else None
     matching = [plan for plan in plans if wanted.fullmatch(plan.recording.name)]
+    if of == "clips":
+        return sum(len(plan.clips) for plan in matching)
     if of == "frames":
         return sum(plan.facts.num_frames for plan in matching)
     kinds = {"boxes": "box", "masks": "mask", "polygons": "polygon", "triplets": "triplet"}

@@ -46,7 +46,9 @@ def filled_root(source: Source, root: Path | None) -> Path:
     from endocorpus.sources.layout import FrameFolders, Videos
 
     root = raw_root(source, root)
-    patterns = [re.compile(rule.pattern) for rule in source.layout if isinstance(rule, Videos | FrameFolders)]
+    patterns = [
+        re.compile(rule.pattern, re.DOTALL) for rule in source.layout if isinstance(rule, Videos | FrameFolders)
+    ]
     files, closed = walk(root)
     if any(pattern.fullmatch(path) for path in files for pattern in patterns):
         return root
@@ -59,9 +61,12 @@ def filled_root(source: Source, root: Path | None) -> Path:
 def place_of(source: Source, out: Path | None, name: str | None) -> tuple[Path, str]:
     """Folder and name of the corpus that is meant. Each folder of recordings gets a name of its own, from its corpus'
     folder, since corpora of one name cannot be trained on together."""
-    from endocorpus.naming import make_id
+    from endocorpus.corpus.shards import LONGEST_NAME
+    from endocorpus.naming import hidden, make_id
     from endocorpus.staging import corpus_name
 
     out = out or Path("corpora") / (name or source.name)
     own = make_id("", out.resolve().name).strip("-") if source.name == "folder" else source.name
+    if len(own) > LONGEST_NAME:
+        own = f"{own[: LONGEST_NAME - 9].strip('-')}-{hidden(own)[:8]}"
     return out, name or corpus_name(out, source.name) or own or source.name

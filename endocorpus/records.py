@@ -90,7 +90,7 @@ REASON_TEXT: Mapping[Reason, str] = MappingProxyType(
         Reason.NOT_CLEARED: "A private recording stays in quarantine until it is de-identified and signed off.",
         Reason.NO_CONSENT: "The label table says that there is no consent.",
         Reason.CHANGED: "The files changed during the build; building again takes them as they are then.",
-        Reason.TIMED_OUT: "Decoding took longer than the limit for its length.",
+        Reason.TIMED_OUT: "For minutes, no frame came out of the decoder.",
     }
 )
 

@@ -174,7 +174,7 @@ def walk(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
 def _sort_into_rules(source: Source, files: Iterable[str], root: Path) -> _Sorted:
     kinds = _Sorted()
     images: dict[tuple[int, tuple[tuple[str, str], ...], str], list[_Image]] = defaultdict(list)
-    rules = [(rule, re.compile(rule.pattern)) for rule in source.layout]
+    rules = [(rule, re.compile(rule.pattern, re.DOTALL)) for rule in source.layout]  # names may hold line ends
     for path in files:
         index, match = next(((i, m) for i, (_, p) in enumerate(rules) if (m := p.fullmatch(path))), (0, None))
         if match is None:

@@ -33,7 +33,10 @@ class SegmentConfig(Settings):
     @model_validator(mode="after")
     def _lengths(self) -> Self:
         if not 0 < self.min_seconds <= self.clip_seconds <= 3600:
-            raise ValueError("0 < min_seconds <= clip_seconds <= 3600 must hold")
+            raise ValueError(
+                f"min_seconds = {self.min_seconds:g}, clip_seconds = {self.clip_seconds:g}, but "
+                "0 < min_seconds <= clip_seconds <= 3600 must hold"
+            )
         return self
 
 

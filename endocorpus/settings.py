@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -50,6 +51,7 @@ def load_settings(
     where = str(path) if path else "configuration"
     table = _merged(defaults, _read_with_base(path, bases) if path else {})
     _refuse_unknown(kind, table, where)
+    overrides = list(overrides)
     for override in overrides:
         _set(table, override)
         _refuse_unknown(kind, table, f"--set {override}")
@@ -59,7 +61,28 @@ def load_settings(
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{where}: {key}: {first['msg']} (got {first['input']!r})") from None
+        to_blame = [f"--set {override}" for override in overrides if _touches(override, key)]
+        got = "" if isinstance(first["input"], Mapping) else f" (got {first['input']!r})"
+        said = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{to_blame[-1] if to_blame else where}: {key}: {said}{got}") from None
+
+
+def to_toml(settings: Settings) -> str:
+    """Settings as the TOML file that `load_settings` reads as the same; what is None is left out."""
+    lines: list[str] = []
+    for section, table in settings.model_dump(mode="json").items():
+        # Strings, numbers, booleans and lists of them are written in TOML as they are in JSON.
+        values = [
+            f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items() if value is not None
+        ]
+        lines += [f"[{section}]", *values, ""]
+    return "\n".join(lines)
+
+
+def _touches(override: str, key: str) -> bool:
+    """Whether an override sets `key`, a part of it, or what it is a part of."""
+    ours = f"{override.partition('=')[0].strip()}."
+    return ours.startswith(f"{key}.") or f"{key}.".startswith(ours)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -112,10 +135,16 @@ def _refuse_unknown(root: type[BaseModel], table: Mapping[str, Any], where: str)
         if key in known:
             continue
         # A key of the right name in the wrong section is the commonest mistake, so names count before sections.
-        leaf = key.rpartition(".")[2]
-        near = [k for k in known if k.rpartition(".")[2] == leaf] or difflib.get_close_matches(key, known, n=1)
+        section, _, leaf = key.rpartition(".")
+        near = [k for k in known if k.rpartition(".")[2] == leaf]
+        near = near or [k for k, told in known.items() if k.startswith(f"{section}.") and _mentions(told, leaf)]
+        near = near or difflib.get_close_matches(key, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(sorted(known))}"
         raise UsageError(f"{where}: unknown key {key!r}{hint}")
+
+
+def _mentions(description: str, word: str) -> bool:
+    return re.search(rf"\b{re.escape(word)}\b", description, re.IGNORECASE) is not None
 
 
 def _keys(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -125,10 +154,11 @@ def _keys(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _keys(value, f"{prefix}{key}.")
 
 
-def _known_keys(kind: type[BaseModel], prefix: str = "") -> set[str]:
-    known: set[str] = set()
+def _known_keys(kind: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    """Keys in the order of their declaration, with what is said of them."""
+    known: dict[str, str] = {}
     for name, field in kind.model_fields.items():
-        known.add(prefix + name)
+        known[prefix + name] = field.description or ""
         nested = _settings_of(field.annotation)
         if nested is not None:
             known |= _known_keys(nested, f"{prefix}{name}.")

@@ -35,7 +35,8 @@ from endocorpus.corpus.manifest import SHARDS, open_corpus, table_bytes
 from endocorpus.corpus.schema import SCHEMA_VERSION
 from endocorpus.errors import DataError, UsageError
 from endocorpus.labels import gather, read_labels
-from endocorpus.media.encode import EncodeConfig, encode, encoder_build
+from endocorpus.media.encode import EncodeConfig, encode
+from endocorpus.media.ffmpeg_run import encoder_build
 from endocorpus.plan import plan_recording
 from endocorpus.records import EncodedClip, Excluded, Exclusion, Reason, Recording, RecordingPlan, Stage
 from endocorpus.sources.layout import Source
@@ -91,6 +92,9 @@ def plan_task(task: PlanTask) -> RecordingPlan | Exclusion:
     except OSError as error:  # a failing disk or share: nothing is written while planning
         unreadable = Excluded(Stage.PROBE, Reason.UNREADABLE, f"reading stops: {error.strerror}")
         return exclusion_of(task.recording, unreadable)
+    except Exception as error:
+        error.add_note(f"while looking at {task.recording.subject}")
+        raise
 
 
 def exclusion_of(recording: Recording, excluded: Excluded) -> Exclusion:
@@ -143,6 +147,9 @@ def make(task: MakeTask) -> int:
             _commit(task.work / ANNOTATED, task.annotations_id, partial(_annotate_into, task=task))
     except OSError as error:
         raise disk_error(error, task.work) from None
+    except Exception as error:
+        error.add_note(f"while making the clips of {task.plan.recording.subject}")
+        raise
     return len(task.plan.clips)
 
 

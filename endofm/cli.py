@@ -96,8 +96,14 @@ def pretrain(
 @main.command()
 @click.argument("config_name", metavar="[NAME]", default="endofm")
 @set_option
-def config(config_name: str, overrides: tuple[str, ...]) -> None:
-    """Print a configuration as JSON, every setting with its value: endofm (the default), debug, or a TOML file."""
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def config(config_name: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Print a configuration as TOML for --config, every setting with its value: endofm (the default), debug, a file."""
+    from endocorpus.settings import to_toml
     from endofm.config import load_config
 
-    echo_json(load_config(config_name, overrides).model_dump(mode="json"))
+    settings = load_config(config_name, overrides)
+    if as_json:
+        echo_json(settings.model_dump(mode="json"))
+    else:
+        click.echo(to_toml(settings), nl=False)

@@ -20,11 +20,15 @@ from endofm.data.sampler import ClipSampler
 from endofm.data.stream import ShardReader
 from endofm.data.views import View, ViewConfig, ViewPlan, apply_views, told_of_short_clips
 
-_STRIP_FRAMES = 8  # beside the middle frame
+_STRIP_ROWS, _STRIP_COLUMNS = 2, 4  # of frames beside the middle frame, about as high as it is
 _MIDDLE_HEIGHT, _STRIP_HEIGHT = 320, 144  # pixels
 _LARGEST_THUMBNAIL = 112  # pixels; views are shown at their own size up to this
 _LABEL_WIDTH, _GAP, _TEXT_HEIGHT = 176, 6, 18  # pixels
 _TAG_WIDTH, _TAG_HEIGHT = 24, 17  # pixels
+_LEGEND = (
+    "f frames of px pixels; crop: width x height at left, top; b c s: brightness, contrast, saturation times this; "
+    "below a picture its frame in the clip, =5 for frame 5 once more"
+)
 _INK, _FAINT, _PAPER = (30, 30, 34), (120, 120, 128), (250, 250, 250)
 # One colour per view, told apart on dark, on red and brown, and on paper.
 _COLOURS = (
@@ -89,7 +93,7 @@ def _draw_clip(
     num_frames = int(clips.num_frames_N[row])
     title = f"{clips.key(row)}    {num_frames} frames of {clips.width_N[row]} x {clips.height_N[row]} pixels"
     heading = _text(f"{title}    seed {seed}, position {position}", size=17)
-    return _stack([heading, _draw_source(clips, row, plan, names, reader), *rows], gap=_GAP)
+    return _stack([heading, _text(_LEGEND, size=13), _draw_source(clips, row, plan, names, reader), *rows], gap=_GAP)
 
 
 def view_names(config: ViewConfig) -> list[str]:
@@ -102,7 +106,7 @@ def _draw_source(clips: ClipSet, row: int, plan: ViewPlan, names: Sequence[str],
     """The middle frame with the boxes of all views, then frames spread over the clip, first and last among them."""
     num_frames = int(clips.num_frames_N[row])
     middle = num_frames // 2
-    strip = np.linspace(0, num_frames - 1, _STRIP_FRAMES).round().astype(int).tolist()
+    strip = np.linspace(0, num_frames - 1, _STRIP_ROWS * _STRIP_COLUMNS).round().astype(int).tolist()
     wanted = sorted({middle, *strip})
     decoded = decode_frames(reader.read(clips.location(row)), np.array(wanted), num_frames)
     frames = dict(zip(wanted, decoded, strict=True))
@@ -110,7 +114,8 @@ def _draw_source(clips: ClipSet, row: int, plan: ViewPlan, names: Sequence[str],
         _captioned(_at_height(Image.fromarray(frames[index]), _STRIP_HEIGHT), f"frame {index}") for index in strip
     ]
     boxed = _captioned(_draw_boxes(frames[middle], plan, names), f"frame {middle}, with the crop of every view")
-    return _beside([boxed, _beside(thumbnails)])
+    rows = [thumbnails[i : i + _STRIP_COLUMNS] for i in range(0, len(thumbnails), _STRIP_COLUMNS)]
+    return _beside([boxed, _below([_beside(row) for row in rows])])
 
 
 def _draw_boxes(frame_HWC: NDArray[np.uint8], plan: ViewPlan, names: Sequence[str]) -> Image.Image:
@@ -147,8 +152,14 @@ def _draw_view(name: str, view: View, frames: Sequence[Image.Image], colour: tup
     for index, line in enumerate(lines):
         draw.text((14, index * _TEXT_HEIGHT), line, fill=_FAINT if index else _INK, font=_font(13 if index else 15))
     resized = [frame.resize((shown, shown), Image.Resampling.BOX) if shown < size else frame for frame in frames]
-    numbered = [_captioned(frame, str(number)) for frame, number in zip(resized, view.frames, strict=True)]
+    numbers = frame_numbers(view)
+    numbered = [_captioned(frame, number) for frame, number in zip(resized, numbers, strict=True)]
     return _beside([label, *numbered])
+
+
+def frame_numbers(view: View) -> list[str]:
+    """What stands below the frames of a view: their numbers in the clip, marked where the one before is repeated."""
+    return [f"{'=' * (i > 0 and view.frames[i - 1] == number)}{number}" for i, number in enumerate(view.frames)]
 
 
 def _to_images(view_CTSS: Tensor, config: ViewConfig) -> list[Image.Image]:
@@ -197,10 +208,17 @@ def _beside(images: Sequence[Image.Image]) -> Image.Image:
 
 def _stack(images: Sequence[Image.Image], gap: int) -> Image.Image:
     """The pictures one below the other, with a margin all around."""
-    size = max(i.width for i in images) + 2 * gap, sum(i.height + gap for i in images) + gap
-    sheet = Image.new("RGB", size, _PAPER)
-    y = gap
-    for image in images:
-        sheet.paste(image, (gap, y))
-        y += image.height + gap
+    column = _below(images, gap)
+    sheet = Image.new("RGB", (column.width + 2 * gap, column.height + 2 * gap), _PAPER)
+    sheet.paste(column, (gap, gap))
     return sheet
+
+
+def _below(images: Sequence[Image.Image], gap: int = _GAP) -> Image.Image:
+    size = max(i.width for i in images), sum(i.height + gap for i in images) - gap
+    column = Image.new("RGB", size, _PAPER)
+    y = 0
+    for image in images:
+        column.paste(image, (0, y))
+        y += image.height + gap
+    return column

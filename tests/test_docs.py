@@ -30,7 +30,7 @@ def shell_lines(text: str) -> list[str]:
 
 
 def tour() -> list[str]:
-    section = README.split("## A tour\n")[1].split("Your own recordings")[0]
+    section = README.split("## A tour\n")[1].split("Before and after:")[0]
     return shell_lines(section)
 
 
@@ -44,6 +44,40 @@ def test_the_tour_is_what_make_demo_runs() -> None:
     )
     ran = [line.removeprefix("cd demo && ") for line in done.stdout.splitlines() if line.startswith("cd demo && ")]
     assert ran == tour() and len(ran) <= 10
+
+
+def test_the_demo_names_the_report_of_real_media_where_it_makes_one(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    for media, wanted in ((tmp_path, True), (tmp_path / "none", False)):
+        command = ["make", "--dry-run", "--always-make", "demo", f"REAL_MEDIA={media}"]
+        last = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+        assert "demo/views.png" in last and ("demo/corpora/real/report/index.html" in last) == wanted
+
+
+def test_lines_under_the_tour_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but `info`, whose corpus the tour builds."""
+    section = README.split("Before and after:")[1].split("Your own recordings")[0]
+    monkeypatch.chdir(tmp_path)
+    phantom = ["phantom", "--source", "colonoscopic", "--out", "raw/colonoscopic", "--seed", "1"]
+    done = CliRunner().invoke(endocorpus.cli.main, [*phantom, "--recordings", "1", "--seconds", "1.2"])
+    assert done.exit_code == 0, done.output
+    for line in shell_lines(section):
+        command, _, file = line.partition(" > ")
+        program, *args = shlex.split(command)
+        if "info" not in args:
+            done = CliRunner().invoke(COMMANDS[program], args)
+            assert done.exit_code == 0, done.output
+            if file:
+                Path(file).write_text(done.stdout)
+    for program, args in (("endocorpus", ["config", "--config", "build.toml"]), ("endofm", ["config", "mine.toml"])):
+        done = CliRunner().invoke(COMMANDS[program], [*args, "--json"])
+        assert "4.0" in done.stdout or "200 steps" in done.stdout, done.output
+
+
+def test_prose_of_the_readme_is_narrow() -> None:
+    """Tables and lists of links cannot be folded."""
+    lines = [line for line in README.splitlines() if not line.startswith(("|", "More: "))]
+    assert [line for line in lines if len(line) > 120] == []
 
 
 def test_make_targets_that_documents_name_exist() -> None:

@@ -22,6 +22,7 @@ from endocorpus.errors import DataError
 from endocorpus.records import EncodedClip
 
 KEY = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,78}[a-z0-9])?")  # USTAR holds 100 characters with the extension
+LONGEST_NAME = 20  # of a corpus: a key adds up to 50 of a recording's file name, 1 and the number of its first frame
 _HEADER_BYTES = tarfile.BLOCKSIZE
 
 

@@ -8,14 +8,8 @@ the number of threads; so a clip's bytes are a function of the source, the plan 
 from __future__ import annotations
 
 import errno
-import os
-import signal
-import subprocess
-import tempfile
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from functools import cache
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,15 +22,15 @@ from PIL import Image, ImageOps
 from pydantic import Field
 
 from endocorpus.corpus.files import digest_file
-from endocorpus.errors import DataError
 from endocorpus.media.dicom import pictures, stream_in_memory
+from endocorpus.media.ffmpeg_run import run_ffmpeg
 from endocorpus.media.inspect import inspect_clip
 from endocorpus.media.probe import (
     DEMUXERS,
-    IMAGE_FORMATS,
     digest_media,
     is_turned,
     main_video,
+    open_image,
     open_video,
     pass_on_machine_error,
 )
@@ -44,7 +38,7 @@ from endocorpus.records import Cleared, ClipPlan, Cut, EncodedClip, Excluded, Re
 from endocorpus.settings import Settings
 
 _SECONDS_TO_START, _SECONDS_PER_FRAME = 120, 1.0  # far beyond the slowest machine; a hang still ends
-_running: set[subprocess.Popen[bytes]] = set()
+_FRAMES_AHEAD = 60  # that x264 looks at before it writes one
 Side = Annotated[int, Field(ge=0, le=10_000)]
 
 
@@ -57,13 +51,6 @@ class EncodeConfig(Settings):
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower"] = "veryfast"
     keyframe_interval: int = Field(default=30, ge=1, le=10_000)  # frames
     cut: tuple[Side, Side, Side, Side] = (0, 0, 0, 0)  # pixels taken off left, top, right, bottom before scaling
-
-
-@cache
-def encoder_build() -> str:
-    """Version line of the ffmpeg binary: clip bytes are reproducible given this."""
-    out = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-version"], capture_output=True, text=True, check=True)
-    return out.stdout.splitlines()[0]
 
 
 def picture_size(width: int, height: int, config: EncodeConfig) -> tuple[int, int]:
@@ -89,7 +76,7 @@ def encode(plan: RecordingPlan, root: Path, folder: Path, config: EncodeConfig) 
         folder: existing empty folder for the clips.
 
     Raises:
-        Excluded: the media are damaged, cannot be read, or take too long. Messages carry no path.
+        Excluded: the media are damaged, cannot be read, or no frame of them comes for long. Messages carry no path.
         OSError: the disk is full.
         DataError: the encoder cannot be started, or was killed from outside.
     """
@@ -98,12 +85,12 @@ def encode(plan: RecordingPlan, root: Path, folder: Path, config: EncodeConfig) 
     if len(plan.clips) > MOST_CLIPS:
         detail = f"{len(plan.clips)} clips of one recording, at most {MOST_CLIPS} are possible; make clips longer"
         raise Excluded(Stage.ENCODE, Reason.TOO_LONG, detail)
-    limit = _SECONDS_TO_START + _SECONDS_PER_FRAME * plan.facts.num_frames
+    patience = _SECONDS_TO_START + _SECONDS_PER_FRAME * _FRAMES_AHEAD * plan.clips[0].stride
     with ExitStack() as stack:
         with _reading():
             path, frames = _input(plan, root, stack)
             command = _command(plan, path, config)
-        _run(command, folder, frames, limit)
+        run_ffmpeg(command, folder, frames, patience)
     with _reading():
         digest = digest_media([root / path for path in plan.recording.media.paths])
     if digest != plan.facts.digest:
@@ -197,7 +184,7 @@ def _command(plan: RecordingPlan, path: Path | None, config: EncodeConfig) -> li
         segment_frames=",".join(map(str, edges)) or str(clips[0].num_frames + 1),
         reset_timestamps=1,
     )
-    flags = ("-hide_banner", "-nostdin", "-xerror", "-loglevel", "error", "-nostats")
+    flags = ("-hide_banner", "-nostdin", "-xerror", "-loglevel", "error", "-nostats", "-progress", "pipe:1")
     return list(ffmpeg.compile(output.global_args(*flags), cmd=imageio_ffmpeg.get_ffmpeg_exe()))
 
 
@@ -230,7 +217,7 @@ def _raw_frames(plan: RecordingPlan, root: Path) -> Iterator[bytes]:
     size = (plan.facts.width, plan.facts.height)
     for number, path in enumerate(plan.recording.media.paths):
         try:
-            with _reading(), Image.open(root / path, formats=IMAGE_FORMATS) as image:
+            with _reading(), open_image(root / path) as image:
                 pixels = _rgb(image)
         except Excluded:
             raise
@@ -249,89 +236,6 @@ def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image, dtype=np.uint16) // 257).astype(np.uint8))
     return np.asarray((ImageOps.exif_transpose(image) if turned else image).convert("RGB"))
-
-
-def _run(command: list[str], folder: Path, frames: Iterator[bytes] | None, limit: float) -> None:
-    """Run ffmpeg in its own process group, feed it, and end the whole group when it takes too long."""
-    with ExitStack() as stack:
-        try:
-            errors = stack.enter_context(tempfile.TemporaryFile())
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
-                stdin=subprocess.PIPE if frames else subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                start_new_session=True,
-            )
-        except (FileNotFoundError, PermissionError) as error:  # of the machine, whatever file is being encoded
-            raise DataError(f"the encoder cannot be started: {error}") from None
-        _running.add(process)
-        late = threading.Event()
-
-        def end() -> None:
-            late.set()
-            _kill(process)
-
-        timer = threading.Timer(limit, end)
-        timer.start()
-        try:
-            if frames and process.stdin:
-                _feed(process.stdin, frames)
-            process.wait()
-        finally:
-            timer.cancel()
-            _kill(process)
-            process.wait()
-            _running.discard(process)
-        errors.seek(0)
-        text = errors.read().decode("utf-8", "replace")
-    if late.is_set():
-        raise Excluded(Stage.ENCODE, Reason.TIMED_OUT, f"not done after {limit:.0f} s")
-    if process.returncode:
-        raise _failure(text, process.returncode)
-
-
-def _feed(pipe: Any, frames: Iterator[bytes]) -> None:
-    try:
-        with pipe:
-            for frame in frames:
-                pipe.write(frame)
-    except BrokenPipeError:
-        pass  # ffmpeg ended early: its exit code and its words say why
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End an encoder and all that it started. Waits for nothing: a signal handler may have interrupted who waits."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def end_children() -> None:
-    """End the encoders that this process started, when it must end at once itself."""
-    for process in list(_running):
-        _kill(process)
-
-
-def _failure(text: str, code: int) -> Exception:
-    """What ffmpeg's last words mean: a machine's trouble stops the build, bad media do not."""
-    for number in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
-        if os.strerror(number) in text:
-            return OSError(number, os.strerror(number))
-    for number in (errno.ENOENT, errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOMEM):
-        if os.strerror(number) in text:  # perhaps the file, perhaps the machine: the next build tries again
-            return Excluded(Stage.ENCODE, Reason.UNREADABLE, f"reading stops: {os.strerror(number)}")
-    if -code in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
-        return DataError(f"ffmpeg was ended by signal {-code}; if memory ran out, use fewer --workers, then run again")
-    if code < 0:
-        return Excluded(Stage.ENCODE, Reason.DAMAGED, f"the decoder crashes on it (signal {-code})")
-    said_lines = [line.rpartition("] ")[2].strip() for line in text.splitlines()]
-    lines = [line for line in said_lines if line and "/" not in line]  # no path leaves this function
-    if any("non monoton" in line.lower() or "non-monoton" in line.lower() for line in said_lines):
-        return Excluded(Stage.ENCODE, Reason.FRAME_SIZE_CHANGES, "the picture's size or colour format changes midway")
-    said = lines[0][:200] if lines else f"exit code {code}"
-    return Excluded(Stage.ENCODE, Reason.DAMAGED, f"decoding fails: {said}")
 
 
 def prove(clip: ClipPlan, plan: RecordingPlan, path: Path) -> EncodedClip:

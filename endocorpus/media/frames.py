@@ -9,10 +9,9 @@ import av
 import av.error
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from endocorpus.errors import DataError
-from endocorpus.media.probe import IMAGE_FORMATS, pass_on_machine_error
+from endocorpus.media.probe import open_image, pass_on_machine_error
 from endocorpus.records import Excluded, Reason, Stage
 
 
@@ -40,7 +39,7 @@ def read_mask(path: Path) -> npt.NDArray[np.bool_]:
         Excluded: it cannot be decoded. The message carries no path.
     """
     try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
+        with open_image(path) as image:
             grey = np.asarray(image) if image.mode == "P" else np.asarray(image.convert("L"))
     except Exception as error:  # noqa: BLE001 - decoders of damaged images raise whatever they stumble over
         pass_on_machine_error(error)

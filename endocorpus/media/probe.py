@@ -9,9 +9,10 @@ import errno
 import os
 import stat
 import statistics
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +23,8 @@ import av.error
 import numpy as np
 import xxhash
 from av.container import InputContainer
-from av.stream import Disposition
+from av.packet import Packet
+from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 from PIL import Image
 
@@ -108,13 +110,24 @@ def open_video(path: Path) -> Iterator[InputContainer]:
     try:
         # With its scheme and absolute, or a name such as "12:30.mp4" would be taken for a protocol.
         container = av.open(f"file:{path.absolute()}", options=OPEN_OPTIONS, metadata_errors="ignore")
-    except (av.error.FFmpegError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
-            raise OSError(error.errno, os.strerror(error.errno)) from None
-        kind = f"libav: {error.strerror}" if isinstance(error, av.error.FFmpegError) else "libav cannot read it"
-        _exclude(Reason.NOT_A_VIDEO, kind)
+    except Exception as error:  # noqa: BLE001 - libav and its bindings raise whatever they stumble over
+        _exclude(Reason.NOT_A_VIDEO, f"libav: {_judge(error, path)}")
     with container:
         yield container
+
+
+def _judge(error: Exception, path: Path) -> str:
+    """What an exception out of libav says about the content of a file; what it says about the machine is passed on.
+
+    libav says "Input/output error" and "Operation not permitted" also of what it cannot parse: reading tells.
+    """
+    number = getattr(error, "errno", None)
+    if isinstance(error, MemoryError) or number in {errno.ENOMEM, errno.EMFILE, errno.ENFILE}:
+        raise OSError(number or errno.ENOMEM, os.strerror(number or errno.ENOMEM)) from None
+    if number in MACHINE_ERRORS:
+        digest_file(path)
+        return "data that it cannot follow"
+    return getattr(error, "strerror", None) or type(error).__name__
 
 
 def _is_unicode(name: str) -> bool:
@@ -132,7 +145,7 @@ def _probe_video(path: Path) -> MediaFacts:
         metadata = len(container.metadata) + sum(len(other.metadata) for other in container.streams)
         metadata += len(container.chapters())
         promised = stream.frames
-        index = _packet_index(container, stream)
+        index = _packet_index(container, stream, path)
         (width, height), stored = _display_size(path, stream.index)
         num_frames = len(index)
         if _first_name(container) in _COUNTED_BY_DECODING:
@@ -223,17 +236,28 @@ class _PacketIndex:
         return len(self.pts)
 
 
-def _packet_index(container: InputContainer, stream: VideoStream) -> _PacketIndex:
+def _packets(container: InputContainer, stream: Stream) -> Iterator[Packet[Any]]:
+    """Packets of one stream, and an empty one at the end that flushes its decoder."""
+    with suppress(IndexError):  # PyAV 18.1, behind the last packet, when a stream began midway as the sound of FLV may
+        yield from container.demux(stream)
+
+
+def _frames(container: InputContainer, stream: Stream) -> Iterator[Any]:
+    for packet in _packets(container, stream):
+        yield from packet.decode()
+
+
+def _packet_index(container: InputContainer, stream: VideoStream, path: Path) -> _PacketIndex:
     index = _PacketIndex()
     try:
-        for packet in container.demux(stream):
-            if packet.size == 0:  # the flush packet at the end
+        for packet in _packets(container, stream):
+            if packet.size == 0:
                 continue
             index.size_with_discarded += 1
             if not packet.is_discard:  # an edit list hides these
                 index.pts.append(packet.pts if packet.pts is not None else len(index.pts))
-    except av.error.FFmpegError as error:
-        _exclude(Reason.DAMAGED, f"reading stops after {index.size_with_discarded} frames: {error.strerror}")
+    except Exception as error:  # noqa: BLE001 - libav and its bindings raise whatever they stumble over
+        _exclude(Reason.DAMAGED, f"reading stops after {index.size_with_discarded} frames: {_judge(error, path)}")
     index.pts.sort()
     return index
 
@@ -241,9 +265,9 @@ def _packet_index(container: InputContainer, stream: VideoStream) -> _PacketInde
 def _count_by_decoding(path: Path, stream_index: int) -> int:
     with open_video(path) as container:
         try:
-            return sum(1 for _ in container.decode(container.streams[stream_index]))
-        except av.error.FFmpegError as error:
-            _exclude(Reason.DAMAGED, f"decoding stops: {error.strerror}")
+            return sum(1 for _ in _frames(container, container.streams[stream_index]))
+        except Exception as error:  # noqa: BLE001 - as above
+            _exclude(Reason.DAMAGED, f"decoding stops: {_judge(error, path)}")
 
 
 def _display_size(path: Path, stream_index: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -251,9 +275,9 @@ def _display_size(path: Path, stream_index: int) -> tuple[tuple[int, int], tuple
     with open_video(path) as container:
         stream: Any = container.streams[stream_index]
         try:
-            frame = next(container.decode(stream), None)
-        except av.error.FFmpegError as error:
-            _exclude(Reason.DAMAGED, f"the first frame cannot be decoded: {error.strerror}")
+            frame = next(_frames(container, stream), None)
+        except Exception as error:  # noqa: BLE001 - as above
+            _exclude(Reason.DAMAGED, f"the first frame cannot be decoded: {_judge(error, path)}")
         if frame is None:
             _exclude(Reason.DAMAGED, "no frame can be decoded")
         aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
@@ -296,6 +320,19 @@ def is_turned(image: Image.Image) -> bool:
     return image.format in {"JPEG", "MPO", "TIFF"}
 
 
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image of a known kind. Nothing of its header is quoted in warnings.
+
+    Raises:
+        Exception: of whatever kind the decoder of a damaged image stumbles over.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            yield image
+
+
 def _image_problem(image: Image.Image) -> str | None:
     """Why one image cannot be one 8-bit colour frame."""
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # the second picture of an MPO is a preview
@@ -311,13 +348,16 @@ def _probe_frames(paths: Sequence[Path], rate: Fraction | None) -> MediaFacts:
     fields = 0
     for number, path in enumerate(paths):
         try:
-            with Image.open(path, formats=IMAGE_FORMATS) as image:
+            with open_image(path) as image:
                 problem = _image_problem(image)
                 sizes[upright_size(image)] += 1
                 formats[str(image.format).lower()] += 1
                 fields += len(image.info)
         except Exception as error:  # noqa: BLE001 - decoders of damaged images raise whatever they stumble over
             pass_on_machine_error(error)
+            if isinstance(error, Image.DecompressionBombError):
+                many = f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, which is not safe to open"
+                _exclude(Reason.UNREADABLE, f"image {number + 1} of {len(paths)} has {many}")
             _exclude(Reason.NOT_A_VIDEO, f"image {number + 1} of {len(paths)} is not readable: {type(error).__name__}")
         if problem:
             _exclude(Reason.UNKNOWN_PIXELS, f"image {number + 1} of {len(paths)} {problem}")

@@ -11,6 +11,7 @@ from endocorpus.report.text import count, number, plain
 WIDTH, HEIGHT = 320, 132  # units of the drawing, which scales with the page
 _LEFT, _RIGHT, _TOP, _BASE = 12.0, 308.0, 20.0, 108.0
 _LABELS = 8  # more would run into each other
+_TIES = 3  # bins of equal height that a sentence can name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +99,11 @@ def _summary(histogram: Histogram, bars: list[Bar], unit: str) -> str:
     if histogram.lowest is None or histogram.highest is None:
         return "No clips."
     after = f" {unit}" if unit else ""
-    tallest = max(bars, key=lambda bar: bar.count)
-    ends = (
-        f"{count(clips, 'clip')}, from {plain(histogram.lowest)} to {plain(histogram.highest)}{after}"
-        if histogram.lowest != histogram.highest
-        else f"{count(clips, 'clip')}, {'all of ' if clips > 1 else ''}{plain(histogram.lowest)}{after}"
-    )
-    return f"{ends}; most often {tallest.label} ({number(tallest.count)})."
+    if histogram.lowest == histogram.highest:
+        return f"{count(clips, 'clip')}, {'all of ' if clips > 1 else ''}{plain(histogram.lowest)}{after}."
+    ends = f"{count(clips, 'clip')}, from {plain(histogram.lowest)} to {plain(histogram.highest)}{after}"
+    tallest = [bar for bar in bars if bar.count == max(bar.count for bar in bars)]
+    if len(tallest) > _TIES:
+        return f"{ends}."
+    each = " each" if len(tallest) > 1 else ""
+    return f"{ends}; most often {' and '.join(bar.label for bar in tallest)} ({number(tallest[0].count)}{each})."

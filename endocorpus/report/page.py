@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ def render(corpus: Corpus) -> str:
         "stride": descriptor["config"]["segment"]["stride"],
         "charts": _charts(stats),
         "chart_size": (WIDTH, HEIGHT),
+        "rates": sorted(stats.rates.records(), key=lambda row: Fraction(str(row["rate"]))),
         "labels": _by_name(stats.labels.records()),
         "annotations": stats.annotations.records(),
         "exclusions": exclusions,

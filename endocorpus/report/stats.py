@@ -7,7 +7,7 @@ and percentages are left to whoever shows them.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -53,7 +53,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Histogram:
-    """Counts of values in the half-open bins between `edges`, and the lowest and highest value seen."""
+    """Counts of values in the bins between `edges`, and the lowest and highest value seen.
+
+    An edge belongs to the bin below it: lengths are cut to whole seconds, and 5 s are read as the end of "4 to 5 s".
+    """
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
@@ -170,11 +173,11 @@ def compute(corpus: Corpus) -> Stats:
 
 
 def histogram(values: Iterable[float], edges: Sequence[float]) -> Histogram:
-    """Count values into the half-open bins between rising `edges`; those beyond either end join the outer bins."""
+    """Count values into the bins between rising `edges`; those beyond either end join the outer bins."""
     seen = [float(value) for value in values]
     counts = [0] * (len(edges) - 1)
     for value in seen:
-        counts[min(max(bisect_right(edges, value) - 1, 0), len(counts) - 1)] += 1
+        counts[min(max(bisect_left(edges, value) - 1, 0), len(counts) - 1)] += 1
     return Histogram(
         edges=tuple(edges), counts=tuple(counts), lowest=min(seen, default=None), highest=max(seen, default=None)
     )
@@ -220,7 +223,8 @@ def _clips(corpus: Corpus) -> pd.DataFrame:
     columns = ["num_frames", "rate_num", "rate_den", "quality"]
     clips = corpus.clips().select(columns).flatten().to_pandas()
     assert isinstance(clips, pd.DataFrame)
-    return clips.assign(seconds=clips["num_frames"] * clips["rate_den"] / clips["rate_num"])
+    seconds = clips["num_frames"] * clips["rate_den"] / clips["rate_num"]
+    return clips.assign(seconds=seconds.round(1))  # 150 frames at 29.97 a second are the 5 s that were asked for
 
 
 def _labels(corpus: Corpus) -> Table:

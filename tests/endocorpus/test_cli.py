@@ -195,7 +195,10 @@ def test_the_rate_of_image_folders_can_be_given(tmp_path: Path) -> None:
 
 def test_settings_are_listed(tmp_path: Path) -> None:
     (tmp_path / "b.toml").write_text("[encode]\ncrf = 18\n")
-    listed = json.loads(run("config", "--config", tmp_path / "b.toml", "--set", "shards.max_clips=7").stdout)
+    options = ("--config", tmp_path / "b.toml", "--set", "shards.max_clips=7")
+    listed = json.loads(run("config", *options, "--json").stdout)
+    (tmp_path / "saved.toml").write_text(run("config", *options).stdout)
+    assert json.loads(run("config", "--config", tmp_path / "saved.toml", "--json").stdout) == listed
     assert (listed["encode"]["crf"], listed["shards"]["max_clips"], listed["segment"]["clip_seconds"]) == (18, 7, 5.0)
     wrong = run("config", "--config", tmp_path / "b.toml", "--set", "encode.crff=7")
     assert "--set encode.crff=7: unknown key" in error_line(wrong)

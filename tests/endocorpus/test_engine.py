@@ -8,12 +8,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from endocorpus.config import BuildConfig
 from endocorpus.engine import run_tasks
 from endocorpus.errors import DataError
-from endocorpus.records import Excluded, Reason, Stage
+from endocorpus.records import Excluded, Reason, Recording, Stage
+from endocorpus.sources import load_source
+from endocorpus.staging import PlanTask, plan_task
+from tests.endocorpus.test_media import recording
 
 
 def square(number: int) -> int:
@@ -54,6 +59,18 @@ def test_an_exception_arrives_whole(workers: int) -> None:
         "three",
         3,
     )
+
+
+def stumble(recording: Recording) -> object:
+    no_root: Any = None
+    return plan_task(PlanTask(recording=recording, root=no_root, source=load_source("folder"), config=BuildConfig()))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bug_names_the_recording_that_it_was_found_on(workers: int) -> None:
+    with pytest.raises(TypeError) as caught:
+        list(run_tasks(stumble, [recording("ward/a.mp4")] * 2, workers))
+    assert caught.value.__notes__ == ["while looking at r"]
 
 
 def test_a_worker_that_is_killed_is_one_line() -> None:

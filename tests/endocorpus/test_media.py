@@ -7,7 +7,11 @@ import io
 import os
 import random
 import shutil
+import signal
 import subprocess
+import sys
+import threading
+import time
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +28,7 @@ from PIL import Image
 from endocorpus.config import BuildConfig
 from endocorpus.deid.decide import decide
 from endocorpus.media.encode import encode, picture_size
+from endocorpus.media.ffmpeg_run import _running
 from endocorpus.media.frames import keyframe
 from endocorpus.media.inspect import inspect_clip
 from endocorpus.media.probe import probe
@@ -210,6 +215,21 @@ def test_images_whose_pictures_or_range_are_unknown(tmp_path: Path) -> None:
     assert found.reason is Reason.UNKNOWN_PIXELS and "image 1 of 10 holds 4 pictures" in found.detail
     found = excluded(tmp_path, recording(*(f"f{n}.tif" for n in range(10)), kind="frames"))
     assert found.reason is Reason.UNKNOWN_PIXELS and "'F'" in found.detail
+
+
+def test_an_image_too_large_to_open_is_told_as_that(tmp_path: Path) -> None:
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "0.png")
+    found = excluded(tmp_path, recording("0.png", kind="frames"))
+    assert found.reason is Reason.UNREADABLE and "image 1 of 1 has more than" in found.detail
+
+
+def test_damaged_headers_of_images_are_not_talked_about(tmp_path: Path) -> None:
+    """Warnings, which are errors in these tests, would quote what stands in them."""
+    for number in range(10):
+        broken = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0"
+        Image.new("RGB", (64, 64)).save(tmp_path / f"{number}.jpg", exif=broken)
+    _, [clip] = build_clips(tmp_path, recording(*(f"{n}.jpg" for n in range(10)), kind="frames"))
+    assert clip.num_frames == 10
 
 
 def test_files_that_change_while_they_are_read_are_not_trusted(tmp_path: Path) -> None:
@@ -403,7 +423,65 @@ def test_a_hang_ends_with_its_encoder(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "_SECONDS_PER_FRAME", 0.0005)
     write_video(tmp_path / "a.mp4", 200, size=(640, 512))
     found = excluded(tmp_path, recording("a.mp4"))
-    assert found.reason is Reason.TIMED_OUT and not module._running
+    assert found.reason is Reason.TIMED_OUT and not _running
+
+
+def test_an_encoder_that_stands_still_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from endocorpus.media import encode as module
+
+    def stop() -> None:
+        while not _running:
+            time.sleep(0.01)
+        os.killpg(next(iter(_running)).pid, signal.SIGSTOP)
+
+    monkeypatch.setattr(module, "_SECONDS_TO_START", 5)
+    monkeypatch.setattr(module, "_SECONDS_PER_FRAME", 0)
+    write_video(tmp_path / "a.mp4", 200, size=(640, 512))
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    found = excluded(tmp_path, recording("a.mp4"))
+    stopping.join()
+    assert found.reason is Reason.TIMED_OUT and not _running
+
+
+LATE = """
+import sys
+from pathlib import Path
+from endocorpus.media.probe import probe
+from endocorpus.records import Media
+print(probe(Media(kind="video", paths=("late.flv",)), Path(sys.argv[1])).num_frames)
+"""
+
+
+def test_a_stream_that_begins_midway_is_no_damage(tmp_path: Path) -> None:
+    """Sound that starts late in an FLV; new memory is filled, or it would be chance what a binding finds there."""
+    write_video(tmp_path / "a.flv", 60, rate=1, output=("-an", *X264))
+    data = (tmp_path / "a.flv").read_bytes()
+    tags, at = [], 13  # bytes of the file's header
+    while at + 11 < len(data):
+        tags.append(at)
+        at += 11 + int.from_bytes(data[at + 1 : at + 4], "big") + 4
+    last = tags[-1]
+    sound = b"\x08\x00\x00\x04" + data[last + 4 : last + 11] + b"\x2e\x00\x00\x00" + (15).to_bytes(4, "big")
+    (tmp_path / "late.flv").write_bytes(data[:last] + sound + data[last:])
+    done = subprocess.run(
+        [sys.executable, "-c", LATE, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"MALLOC_PERTURB_": "85"},
+    )
+    assert (done.stdout, done.returncode) == ("60\n", 0), done.stderr
+
+
+def test_what_libav_takes_for_trouble_of_the_machine_is_told_apart(tmp_path: Path) -> None:
+    """libav says "Input/output error" of a Matroska file that breaks off; only a file that cannot be read is one."""
+    whole = write_video(tmp_path / "a.mkv", 60, output=X264).read_bytes()
+    for size in range(300, 600, 3):
+        (tmp_path / "cut.mkv").write_bytes(whole[:size])
+        with pytest.raises(Excluded) as caught:
+            probe(Media(kind="video", paths=("cut.mkv",)), tmp_path)
+        assert caught.value.reason in {Reason.NOT_A_VIDEO, Reason.DAMAGED, Reason.NO_VIDEO_STREAM}
 
 
 def test_private_recordings_are_not_cleared(tmp_path: Path) -> None:

@@ -115,6 +115,12 @@ def test_undecodable_names_become_printable(tmp_path: Path) -> None:
     exclusion.subject.encode("utf-8")
 
 
+def test_line_ends_in_names_are_part_of_them(tmp_path: Path) -> None:
+    tree(tmp_path, "ward\n7/a\nb.mp4", "x\ny/1.png", "x\ny/2.png")
+    found = scan(PUBLIC, tmp_path)
+    assert {r.subject for r in found.recordings} == {r"ward\n7/a\nb.mp4", r"x\ny"} and not found.exclusions
+
+
 def test_private_names_never_appear(tmp_path: Path) -> None:
     canary = "Zhang_Wei_310101"
     tree(tmp_path, f"{canary}/{canary}.mp4", f"{canary}/{canary}.MP4", f"{canary}/{canary}.txt", f"{canary}/i1.jpg")

@@ -8,7 +8,7 @@ import pytest
 
 from endocorpus.config import BuildConfig
 from endocorpus.errors import UsageError
-from endocorpus.settings import load_settings
+from endocorpus.settings import load_settings, to_toml
 
 
 def test_file_then_overrides(tmp_path: Path) -> None:
@@ -47,6 +47,31 @@ def test_what_is_wrong_is_named(override: str, told: str) -> None:
     with pytest.raises(UsageError) as error:
         load_settings(BuildConfig, overrides=[override])
     assert told in str(error.value)
+
+
+def test_a_wrong_value_is_blamed_on_whoever_gave_it(tmp_path: Path) -> None:
+    path = tmp_path / "build.toml"
+    path.write_text("[segment]\nmin_seconds = 2.0\n[encode]\ncrf = 18\n")
+
+    def told(*overrides: str) -> str:
+        with pytest.raises(UsageError) as error:
+            load_settings(BuildConfig, path, overrides)
+        return str(error.value)
+
+    assert told("encode.crf=30", "encode.crf=99").startswith("--set encode.crf=99: encode.crf: ")
+    assert told("segment.clip_seconds=-1") == (
+        "--set segment.clip_seconds=-1: segment: min_seconds = 2, clip_seconds = -1, but "
+        "0 < min_seconds <= clip_seconds <= 3600 must hold"
+    )
+    assert told("encode=3").startswith("--set encode=3: encode: ")
+    path.write_text("[encode]\ncrf = 99\n")
+    assert told("segment.clip_seconds=4").startswith(f"{path}: encode.crf: ")
+
+
+def test_settings_printed_as_toml_are_read_as_the_same(tmp_path: Path) -> None:
+    wanted = load_settings(BuildConfig, overrides=["encode.cut=[1, 2, 3, 4]", "segment.clip_seconds=4.25"])
+    (tmp_path / "saved.toml").write_text(to_toml(wanted), encoding="utf-8")
+    assert load_settings(BuildConfig, tmp_path / "saved.toml") == wanted
 
 
 def test_a_file_that_cannot_be_read_or_parsed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from endocorpus.errors import UsageError
+from endocorpus.settings import to_toml
 from endofm.config import UNCOMPARED, PretrainConfig, load_config, shipped_configs
 
 
@@ -61,6 +62,8 @@ def test_a_base_is_named_in_the_file_and_shipped(tmp_path: Path) -> None:
     ("override", "said"),
     [
         ("run.batchsize=3", "did you mean 'run.batch_size'"),
+        ("run.steps=10", "did you mean 'run.length'"),
+        ("run.epochs=10", "did you mean 'run.length'"),
         ("run.batch_size=0", "run.batch_size"),
         ("run.batch_size=2.5", "run.batch_size"),
         ("run.length=30", "run.length"),
@@ -78,6 +81,12 @@ def test_a_base_is_named_in_the_file_and_shipped(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(override: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         load_config("endofm", [override])
+
+
+@pytest.mark.parametrize("name", ["endofm", "debug"])
+def test_a_printed_configuration_is_read_as_the_same(name: str, tmp_path: Path) -> None:
+    (tmp_path / "saved.toml").write_text(to_toml(load_config(name)), encoding="utf-8")
+    assert load_config(tmp_path / "saved.toml") == load_config(name)
 
 
 def test_a_single_view_has_no_other() -> None:

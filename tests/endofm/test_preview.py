@@ -12,8 +12,8 @@ from PIL import Image
 from endocorpus.errors import UsageError
 from endofm.data.clips import load_clips
 from endofm.data.loader import make_loader
-from endofm.data.views import ViewConfig, apply_views
-from endofm.preview import draw_views, view_names
+from endofm.data.views import View, ViewConfig, apply_views
+from endofm.preview import draw_views, frame_numbers, view_names
 from tests.endofm.conftest import ClipSpec, MakeCorpus
 
 VIEWS = ViewConfig(global_frames=(3, 2), local_frames=(2,), global_size=48, local_size=24)
@@ -75,6 +75,22 @@ def test_every_view_has_its_box_on_the_source(corpus: Path, tmp_path: Path) -> N
     middle = sheet[: sheet.shape[0] // 2, : sheet.shape[1] // 2]
     for colour in ((60, 130, 255), (0, 190, 80), (255, 150, 0)):
         assert (middle == colour).all(axis=-1).sum() > 100, colour
+
+
+def test_repeated_frames_are_marked() -> None:
+    view = View(
+        frames=(0, 3, 3, 3, 7), box=(0, 0, 1, 1), flip=False, factors=(1, 1, 1), order=(0, 1, 2), grayscale=False
+    )
+    assert frame_numbers(view) == ["0", "3", "=3", "=3", "7"]
+
+
+def test_a_sheet_of_small_views_is_not_mostly_empty(corpus: Path, tmp_path: Path) -> None:
+    draw_views([corpus], VIEWS, tmp_path / "sheet.png", seed=0, num_clips=1)
+    sheet = open_sheet(tmp_path / "sheet.png")
+    paper = sheet.reshape(-1, 3).max(axis=0)
+    right_half = sheet[:, sheet.shape[1] // 2 :]
+    used = (right_half != paper).any(axis=(1, 2))
+    assert used.mean() > 0.4, "rows of pixels with something in the right half"
 
 
 def test_views_are_named_by_kind() -> None:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from endocorpus import __version__
-from endocorpus.console import Commands, echo_json, echo_table
+from endocorpus.cli_facts import fetch, mix, sources, splits
+from endocorpus.console import Commands, echo_json, echo_table, json_option
 from endocorpus.errors import DataError, UsageError
 from endocorpus.places import filled_root, place_of, raw_root
-from endocorpus.report.text import count, size
+from endocorpus.report.text import count
 
 if TYPE_CHECKING:
     from endocorpus.config import BuildConfig
@@ -57,7 +58,6 @@ name_option = click.option(
     help="Name of the corpus, which starts its ids and its shards' names. Default: the name that the corpus in --out "
     "has, or else the source's, or for the source 'folder' that of --out.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,54 +69,7 @@ def main() -> None:
     """
 
 
-@main.command()
-@click.argument("name", required=False)
-@json_option
-def sources(name: str | None, as_json: bool) -> None:
-    """List the sources, or show one: what it is good for, licence, access, size, counts, known traps."""
-    from endocorpus.sources import SOURCES, load_source, source_facts
-
-    if name is not None:
-        shown = source_facts(load_source(name))
-        if as_json:
-            echo_json(shown)
-        else:
-            echo_table(name, ("fact", "value"), _fact_rows(shown))
-        return
-    found = [load_source(each) for each in SOURCES]
-    if as_json:
-        echo_json([source_facts(source) for source in found])
-        return
-    header = ("name", "recordings", "access", "licence", "pass on", "good for")
-    rows = [
-        (
-            source.name,
-            next((f"{e.count:,}" for e in source.expected.values() if e.of == "recordings"), ""),
-            source.access,
-            source.licence + ("" if source.licence_status == "verified" else " ?"),
-            source.redistribution,
-            source.good_for,
-        )
-        for source in found
-    ]
-    echo_table("Sources; `endocorpus sources NAME` tells all about one; ? = nobody has verified it", header, rows)
-
-
-def _fact_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """One row per fact; entries of a list have rows of their own."""
-    rows: list[tuple[str, str]] = []
-    for key, value in facts.items():
-        parts = value if isinstance(value, list) else [value]
-        if isinstance(value, dict) and value and all(isinstance(inner, dict) for inner in value.values()):
-            parts = [f"{name}: {_plain(inner)}" for name, inner in value.items()]
-        rows += [("" if number else key.replace("_", " "), _plain(part)) for number, part in enumerate(parts)]
-    return rows
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items() if inner not in (None, ""))
-    return "" if value is None else str(value)
+main.add_command(sources)
 
 
 @main.command()
@@ -140,45 +93,7 @@ def phantom(source_name: str, out: Path, seed: int, recordings: int | None, seco
     click.echo(f"rendered {count(len(tree.recordings), 'recording')} into {tree.root}, the truth into {tree.truth}")
 
 
-@main.command()
-@click.argument("source_name", metavar="SOURCE")
-@click.option("--dest", type=FOLDER, help="Folder of the raw files. Default: raw/SOURCE.")
-@click.option("--archives", type=FOLDER, help="Folder of archives that were downloaded by hand.")
-@click.option("--only", multiple=True, metavar="NAME", help="This archive and no other; may be given several times.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done.")
-@json_option
-def fetch(
-    source_name: str, dest: Path | None, archives: Path | None, only: tuple[str, ...], dry_run: bool, as_json: bool
-) -> None:
-    """Download and unpack a source, where its provider lets anybody do so; where it takes a person, say the steps.
-
-    Started again, it goes on where it was, or checks that all is there. The password of encrypted archives is read
-    from the environment variable ENDOCORPUS_PASSWORD.
-    """
-    from dataclasses import asdict
-
-    from endocorpus.fetch import fetch as fetch_all
-    from endocorpus.fetch import plan_fetch, provider_of, steps, verdict, would_be
-    from endocorpus.progress import shown_bytes
-
-    provider, dest = provider_of(source_name), dest or Path("raw") / source_name
-    planned = plan_fetch(provider, dest, archives, only)
-    if dry_run:
-        outcomes = would_be(planned)
-    else:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with shown_bytes() as watch:
-            outcomes = fetch_all(planned, dest, watch=watch)
-    told = steps(provider, outcomes)
-    if as_json:
-        echo_json({"source": source_name, "dest": dest, "archives": [asdict(o) for o in outcomes], "steps": told})
-    else:
-        rows = [(o.name, o.status, "" if o.bytes is None else size(o.bytes), o.files or "", o.detail) for o in outcomes]
-        if rows:
-            echo_table(str(dest), ("archive", "status", "size", "files", "detail"), rows)
-        click.echo("\n".join(told), nl=bool(told))
-    if not dry_run:
-        verdict(provider, outcomes)
+main.add_command(fetch)
 
 
 @main.command()
@@ -431,6 +346,10 @@ def report(corpus_folder: Path, out: Path | None, as_json: bool) -> None:
     except OSError as error:
         raise UsageError(f"{out}: cannot be written: {error.strerror}") from None
     click.echo(f"report written to {out}")
+
+
+main.add_command(splits)
+main.add_command(mix)
 
 
 @main.command()

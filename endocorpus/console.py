@@ -18,6 +18,8 @@ from endocorpus.errors import DataError, UsageError
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
 
 class Commands(click.Group):
     """A group of commands, listed in the order they are used; expected errors end in one line and an exit code."""

@@ -22,6 +22,8 @@ from endocorpus.naming import fold
 
 Kind = Literal["identical", "contains", "overlaps", "same-case"]
 Certainty = Literal["verified", "computed", "third-party", "unverified"]
+CERTAINTIES: tuple[Certainty, ...] = get_args(Certainty)
+"""From the surest to the least sure."""
 _COLUMNS = ["a_source", "a_case", "b_source", "b_case", "kind", "certainty", "evidence"]
 
 
@@ -40,6 +42,16 @@ class Edge:
     kind: Kind
     certainty: Certainty
     evidence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A case that edges put into a group. `case` is None where the edge does not tell its name: any case of `source`
+    may be meant. `edges` lead from it to the group's end."""
+
+    source: str
+    case: str | None
+    edges: tuple[Edge, ...]
 
 
 def load_edges(path: Path) -> tuple[Edge, ...]:
@@ -84,6 +96,45 @@ def leak_group(source: str, case: str, edges: Iterable[Edge] | None = None) -> s
     return f"{source}/{name}"
 
 
+def members(group: str, edges: Iterable[Edge] | None = None) -> tuple[Member, ...]:
+    """Every case that can stand in a group as far as edges tell, whether or not anybody has it; the end comes first.
+
+    Args:
+        group: as `leak_group` names it.
+        edges: other edges than those that ship with the package.
+    """
+    edges = leak_edges() if edges is None else tuple(edges)
+    source, _, case = group.partition("/")
+    found = [Member(source=source, case=case, edges=())]
+    seen = {(source, found[0].case)}
+    for member in found:  # grows while it is walked
+        for edge in edges:
+            for before in _before(edge, member):
+                if (edge.a_source, before) not in seen:
+                    seen.add((edge.a_source, before))
+                    found.append(Member(source=edge.a_source, case=before, edges=(edge, *member.edges)))
+    return tuple(found)
+
+
+def path_to_end(source: str, case: str, edges: Iterable[Edge] | None = None) -> tuple[Edge, ...]:
+    """The edges that lead from a case to the end of its group; none if it is the end."""
+    edges = leak_edges() if edges is None else tuple(edges)
+    name, path = fold(case), []
+    while step := next(((e, there) for e in edges if (there := _follow(e, source, name)) is not None), None):
+        path.append(step[0])
+        source, name = step[0].b_source, step[1]
+    return tuple(path)
+
+
+def origins(source: str, edges: Iterable[Edge] | None = None) -> frozenset[str]:
+    """`source`, and the sources that pictures of its cases come from."""
+    edges = leak_edges() if edges is None else tuple(edges)
+    found = {source}
+    while more := {e.b_source for e in edges if e.a_case is not None and e.a_source in found} - found:
+        found |= more
+    return frozenset(found)
+
+
 def shared_sets(source: str) -> tuple[Edge, ...]:
     """What `source` shares with other sets, or within itself, where the cases cannot be matched: for people to read."""
     return tuple(edge for edge in leak_edges() if edge.a_case is None and source in (edge.a_source, edge.b_source))
@@ -94,6 +145,43 @@ def _follow(edge: Edge, source: str, name: str) -> str | None:
         return None
     match = edge.a_case.fullmatch(name)
     return fold(match.expand(edge.b_case)) if match else None
+
+
+def _before(edge: Edge, member: Member) -> tuple[str | None, ...]:
+    """The name of the case that `edge` leads from to `member`: () if there is none, (None,) if it cannot be told.
+
+    Told are patterns that are a plain name, or one group between plain parts whose template is that group between
+    plain parts; whatever is told has been followed back.
+    """
+    if edge.a_case is None or edge.b_case is None or edge.b_source != member.source:
+        return ()
+    if member.case is None:
+        return (None,)
+    plain = r"[\w-]*"
+    ends = re.fullmatch(rf"({plain})\\1({plain})", edge.b_case)
+    around = re.fullmatch(rf"({plain})\((?!\?)(.*)\)({plain})", edge.a_case.pattern)
+    if ends is None:
+        if "\\" not in edge.b_case and fold(edge.b_case) != member.case:
+            return ()
+        name = edge.a_case.pattern if re.fullmatch(plain, edge.a_case.pattern) else None
+    else:
+        first, last = (fold(part) for part in ends.groups())
+        inner = member.case.removeprefix(first).removesuffix(last)
+        if first + inner + last != member.case:
+            return ()
+        name = f"{around[1]}{inner}{around[3]}" if around is not None and _is_pattern(around[2]) else None
+    if name is None:
+        return (None,)
+    return (name,) if _follow(edge, edge.a_source, name) == member.case else ()
+
+
+def _is_pattern(text: str) -> bool:
+    """Whether this stands alone as a regular expression: what is between the brackets of `(a)(b)` does not."""
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
 
 
 def _edge(where: str, row: dict[str, str]) -> Edge:

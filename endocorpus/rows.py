@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from endocorpus.corpus.shards import Member
+from endocorpus.naming import printable
 from endocorpus.records import EncodedClip, Exclusion, Label, RecordingPlan
 from endocorpus.sources.layout import Source
 
@@ -68,13 +69,16 @@ def clip_row(plan: RecordingPlan, clip: EncodedClip, source: Source, shard: str,
 def recording_row(plan: RecordingPlan, source: Source) -> Row:
     recording, facts = plan.recording, plan.facts
     capture = plan.examined_rate if plan.examined_rate != facts.rate else None
+    public = source.privacy == "public"
     return {
         "recording_id": recording.recording_id,
         "source": source.name,
-        "path": recording.subject if source.privacy == "public" else None,
+        "path": recording.subject if public else None,
+        "name": printable(recording.name) if public else None,
         "media_kind": recording.media.kind,
         "num_files": len(recording.media.paths),
         "case_id": recording.case_id,
+        "case_name": printable(recording.case_name) if public else None,
         "case_basis": recording.case_basis,
         "leak_group": recording.leak_group,
         "num_frames": facts.num_frames,

@@ -68,16 +68,23 @@ def preview(corpora: tuple[Path, ...], out: Path, config_name: str, overrides: t
 @click.option(
     "--run-dir", type=click.Path(file_okay=False, path_type=Path), help="Default: runs/ and the config's name."
 )
+@click.option(
+    "--mix",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file of `endocorpus mix --out`: its clips alone, as often as it says.",
+)
 @config_option
 @set_option
-def pretrain(corpora: tuple[Path, ...], run_dir: Path | None, config_name: str, overrides: tuple[str, ...]) -> None:
+def pretrain(
+    corpora: tuple[Path, ...], run_dir: Path | None, mix: Path | None, config_name: str, overrides: tuple[str, ...]
+) -> None:
     """Pre-train, or go on with a run that was interrupted: the same command. Several processes: under torchrun."""
     from endofm.config import load_config
     from endofm.pretrain import pretrain as run_pretraining
 
     config = load_config(config_name, overrides)
     run_dir = run_dir or Path("runs") / Path(config_name).stem
-    result = run_pretraining(config, corpora, run_dir)
+    result = run_pretraining(config, corpora, run_dir, mix=mix)
     if result.backbone is None:
         if result.is_main:
             click.echo(f"stopped after step {result.steps} of {result.total_steps}; the same command goes on", err=True)

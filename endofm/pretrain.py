@@ -82,7 +82,12 @@ class Run:
 
 
 def pretrain(
-    config: PretrainConfig, corpora: Sequence[Path], run_dir: Path, *, console: Console | None = None
+    config: PretrainConfig,
+    corpora: Sequence[Path],
+    run_dir: Path,
+    *,
+    mix: Path | None = None,
+    console: Console | None = None,
 ) -> PretrainResult:
     """Train until done, or until SIGTERM or SIGINT asks to finish the current step and leave a checkpoint.
 
@@ -90,11 +95,12 @@ def pretrain(
         config: what to compute; see `endofm.config.load_config`.
         corpora: corpus folders to train on; their order is part of the data order.
         run_dir: made if need be; if it holds checkpoints of the same run, that run goes on.
+        mix: which of their clips, and how often; all of them, once an epoch, if None. See `load_clips`.
         console: where a line is printed now and then; standard error if None.
 
     Raises:
         UsageError: the configuration does not fit the clips, the processes, or the checkpoint in `run_dir`.
-        DataError: a corpus or checkpoint cannot be used, or the loss is no longer a finite number.
+        DataError: a corpus, mixture or checkpoint cannot be used, or the loss is no longer a finite number.
     """
     console = console or Console(stderr=True, markup=False, highlight=False)
     with (
@@ -102,7 +108,8 @@ def pretrain(
         _deterministic(world.device),
         _stop_on_signals(console) as stop,
     ):
-        run = _assemble(config, corpora, run_dir, world, console)  # what is refused here leaves no folder
+        # What is refused here leaves no folder.
+        run = _assemble(config, load_clips(corpora, mix), run_dir, world, console)
         with _sole_writer(run_dir, world):
             start_step = _resume(run)
             steps = _train(run, start_step, stop)
@@ -111,11 +118,10 @@ def pretrain(
     return PretrainResult(steps, run.total_steps, backbone, world.is_main)
 
 
-def _assemble(config: PretrainConfig, corpora: Sequence[Path], run_dir: Path, world: World, console: Console) -> Run:
+def _assemble(config: PretrainConfig, clips: ClipSet, run_dir: Path, world: World, console: Console) -> Run:
     batch_size = config.run.batch_size
     if batch_size % world.size:
         raise UsageError(f"run.batch_size = {batch_size} cannot be shared equally by {world.size} processes")
-    clips = load_clips(corpora)
     horizon = Horizon.of(config.run.length, num_clips=len(clips), batch_size=batch_size)
     schedule = Schedule(config.optim, horizon, batch_size)
     torch.manual_seed(config.run.seed)  # on every rank the same: all start from the same weights
@@ -304,7 +310,7 @@ def _refuse_another_run(path: Path, saved: ckpt.Checkpoint, run: Run) -> None:
     if saved.clips != run.clips.fingerprint:
         raise UsageError(
             f"{path}: begun with other clips: {_what_changed(run)}; "
-            "go on with the same corpora in the same order, or use another folder"
+            "go on with the same corpora in the same order and the same mixture, or use another folder"
         )
 
 
@@ -315,7 +321,9 @@ def _what_changed(run: Run) -> str:
         begun = _listed(json.loads((run.run_dir / _CORPORA).read_text(encoding="utf-8")).items())
     except (OSError, ValueError, AttributeError):  # removed, or of an older version
         return f"now there are {now}"
-    return f"{begun} then, {now} now" if begun != now else f"{now} as then, but clips of other content"
+    return (
+        f"{begun} then, {now} now" if begun != now else f"{now} as then, but clips of other content, or others of them"
+    )
 
 
 def _listed(corpora: Iterable[tuple[str, int]]) -> str:

@@ -107,16 +107,22 @@ def table_bytes(name: str, rows: Iterable[Mapping[str, object]]) -> bytes:
     Raises:
         ValueError: a row does not fit the schema (a bug).
     """
-    schema = TABLES[name]
+    return parquet_bytes(rows_table(TABLES[name], rows))
+
+
+def rows_table(schema: pa.Schema, rows: Iterable[Mapping[str, object]]) -> pa.Table:
+    """Rows as a table of `schema`; `ValueError` as in `table_bytes`."""
     table = pa.Table.from_pylist([_complete(row, schema) for row in rows], schema=schema)
     table.validate(full=True)
-    return parquet_bytes(table)
+    return table
 
 
-def parquet_bytes(table: pa.Table) -> bytes:
-    """A table as Parquet; the bytes depend on its content alone."""
+def parquet_bytes(table: pa.Table, about: Mapping[str, str] | None = None) -> bytes:
+    """A table as Parquet, with `about` among the file's own metadata; the bytes depend on the two alone."""
     buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd", version="2.6", store_schema=False)
+    with pq.ParquetWriter(buffer, table.schema, compression="zstd", version="2.6", store_schema=False) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata(dict(about or {}))
     return bytes(buffer.getvalue().to_pybytes())
 
 
@@ -152,9 +158,10 @@ def read_table(root: Path, name: str, digest: str) -> pa.Table:
 
 
 def parse_parquet(data: bytes) -> pa.Table:
-    """The table that `parquet_bytes` wrote."""
+    """The table that `parquet_bytes` wrote; what it wrote about it is the metadata of the table's schema."""
     # Not read_table: its threads abort the interpreter at exit now and then (seen with pyarrow 26.0.1).
-    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+    file = pq.ParquetFile(pa.BufferReader(data))
+    return file.read(use_threads=False).replace_schema_metadata(file.metadata.metadata)
 
 
 def write_descriptor(root: Path, descriptor: Mapping[str, object]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # `value` is the vocabulary's code, "" where it has none for what the provider wrote, which is `raw`.
 _LABELS = pa.list_(pa.struct([pa.field(name, pa.string(), False) for name in ("name", "value", "raw")]))
@@ -27,9 +27,11 @@ RECORDINGS = _table(
     recording_id=pa.string(),
     source=pa.string(),
     path=(pa.string(), True),  # below the raw root; null for a private source
+    name=(pa.string(), True),  # as the source's layout names it, which splits and mixtures go by; null if private
     media_kind=pa.string(),  # video | frames
     num_files=pa.int32(),
     case_id=pa.string(),
+    case_name=(pa.string(), True),  # what case_id is made of, which leak edges go by; null if private
     case_basis=pa.string(),  # what case_id really means: patient | exam | lesion | recording
     leak_group=pa.string(),  # the only key a splitter may use
     num_frames=pa.int64(),
@@ -127,3 +129,40 @@ TABLES: dict[str, pa.Schema] = {
     "deid": DEID,
     "excluded": EXCLUDED,
 }
+
+# Files beside corpora, not part of one: what is chosen from several of them.
+
+MIX = _table(
+    corpus=pa.string(),  # name
+    key=pa.string(),
+    row=pa.string(),  # title of the row of the mixture
+    source=pa.string(),
+    recording_id=pa.string(),
+    leak_group=pa.string(),
+    num_frames=pa.int32(),
+    repeats=pa.int32(),  # how often an epoch shows the clip
+    mp4_xxh3_128=pa.string(),
+)
+
+MIX_EXCLUDED = _table(
+    corpus=pa.string(),
+    subject=pa.string(),  # recording id
+    source=pa.string(),
+    leak_group=pa.string(),
+    row=(pa.string(), True),  # null where no row of the mixture takes the recording
+    reason=pa.string(),  # not-in-mixture | segmentation | leak | set-leak | set-overlap
+    of=(pa.string(), True),  # what it would leak into, as it was given
+    kind=(pa.string(), True),  # of the edge: identical | contains | overlaps | same-case; itself | group without one
+    certainty=(pa.string(), True),  # verified | computed | third-party | unverified
+    evidence=pa.string(),
+    clips=pa.int32(),
+    frames=pa.int64(),
+)
+
+SIDES = _table(
+    corpus=pa.string(),
+    key=pa.string(),  # clip; it has a row for every side that it stands on
+    side=pa.string(),
+    unit=pa.string(),  # recording or case, as the split names it
+    leak_group=pa.string(),
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from endocorpus.corpus.manifest import Corpus, named_corpus
+from endocorpus.corpus.mixes import read_mix
 from endocorpus.errors import DataError
 from endofm.data.stream import ClipBytes
 
@@ -38,9 +40,9 @@ class ClipSet:
     key_N: NDArray[np.bytes_]  # ASCII
     fingerprint: str
     """xxh3-128, 32 hex digits, of the corpora's names and the keys and digests of all rows, in order: equal for equal
-    training data wherever it lies."""
+    training data wherever it lies, and never equal with and without a mixture."""
     corpora: tuple[tuple[str, int], ...]
-    """Name of each corpus and how many clips it gives."""
+    """Name of each corpus and how many clips it gives, counted as often as a mixture shows them."""
 
     def __len__(self) -> int:
         return len(self.offset_N)
@@ -60,15 +62,18 @@ class ClipSet:
         )
 
 
-def load_clips(corpora: Sequence[Path]) -> ClipSet:
+def load_clips(corpora: Sequence[Path], mix: Path | None = None) -> ClipSet:
     """Read the manifests of finished corpora; no shard is opened.
 
     Args:
         corpora: corpus folders. Their order is part of the data order.
+        mix: a file of `endocorpus mix`. Its clips and no others are taken, in its order, as often as it says, each
+            time as a row of its own; then the order of the corpora means nothing.
 
     Raises:
-        UsageError: a folder is missing or is no corpus.
-        DataError: no corpus, a corpus that is unfinished, damaged or given twice, or no clip in any of them.
+        UsageError: a folder is missing or is no corpus, or there is no such mixture.
+        DataError: no corpus, a corpus that is unfinished, damaged or given twice, or no clip in any of them; or the
+            mixture cannot be read, or names a clip that is not there, or is another one by now.
     """
     opened = [named_corpus(Path(path)) for path in corpora]
     _refuse_duplicates(opened)
@@ -82,10 +87,18 @@ def load_clips(corpora: Sequence[Path]) -> ClipSet:
         shards = pc.dictionary_encode(table["shard"].combine_chunks())
         shard_indices.append(shards.indices.to_numpy().astype(np.int32) + np.int32(len(shard_paths)))
         shard_paths += [corpus.shard_path(name) for name in shards.dictionary.to_pylist()]
-    clips = pa.concat_tables(tables)
+    clips, shard_index_N = pa.concat_tables(tables), np.concatenate(shard_indices)
+    fingerprint = _fingerprint([corpus.name for corpus in opened], tables)
+    shares = tuple((corpus.name, table.num_rows) for corpus, table in zip(opened, tables, strict=True))
+    if mix is not None:
+        names = [name for name, num_clips in shares for _ in range(num_clips)]
+        rows = _rows_of_mix(mix, names, clips)
+        clips, shard_index_N = clips.take(pa.array(rows)), shard_index_N[rows]
+        names = [names[row] for row in rows]
+        fingerprint, shares = _fingerprint_of_mix(names, clips), tuple(Counter(names).items())
     return ClipSet(
         shard_paths=tuple(shard_paths),
-        shard_index_N=np.concatenate(shard_indices),
+        shard_index_N=shard_index_N,
         offset_N=clips["mp4_offset"].to_numpy().astype(np.int64),
         size_N=clips["mp4_size"].to_numpy().astype(np.int64),
         digest_N16=_digests(clips),
@@ -93,8 +106,8 @@ def load_clips(corpora: Sequence[Path]) -> ClipSet:
         height_N=clips["height"].to_numpy().astype(np.int32),
         width_N=clips["width"].to_numpy().astype(np.int32),
         key_N=np.array(clips["key"].to_pylist(), dtype=np.bytes_),
-        fingerprint=_fingerprint([corpus.name for corpus in opened], tables),
-        corpora=tuple((corpus.name, table.num_rows) for corpus, table in zip(opened, tables, strict=True)),
+        fingerprint=fingerprint,
+        corpora=shares,
     )
 
 
@@ -106,6 +119,40 @@ def _ready_clips(corpus: Corpus) -> pa.Table:
         if ready.num_rows and pc.min(ready[column]).as_py() < 1:
             raise DataError(f"{corpus.root}: a clip has {column} below 1; run `endocorpus verify {corpus.root}`")
     return ready
+
+
+def _rows_of_mix(path: Path, names: Sequence[str], clips: pa.Table) -> NDArray[np.int64]:
+    """The rows of `clips` that a mixture takes, int64, a row as often as the mixture shows it."""
+    wanted = read_mix(path).table
+    digests = clips["mp4_xxh3_128"].to_pylist()
+    places = {place: row for row, place in enumerate(zip(names, clips["key"].to_pylist(), strict=True))}
+    asked = list(zip(wanted["corpus"].to_pylist(), wanted["key"].to_pylist(), strict=True))
+    if lost := [place for place in asked if place not in places]:
+        missing = ", ".join(sorted({corpus for corpus, _ in lost} - set(names)))
+        raise DataError(
+            f"{path}: clips that are not in the corpora given: {len(lost):,} of {len(asked):,}, such as "
+            f"{lost[0][1]} of {lost[0][0]!r}; "
+            + (f"add --corpus for {missing}" if missing else "write the mixture again with `endocorpus mix`")
+        )
+    rows = np.array([places[place] for place in asked], np.int64)
+    changed = [
+        row for row, digest in zip(rows, wanted["mp4_xxh3_128"].to_pylist(), strict=True) if digests[row] != digest
+    ]
+    if changed:
+        raise DataError(
+            f"{path}: clips that were encoded anew since: {len(changed):,}, such as {clips['key'][changed[0]]} of "
+            f"{names[changed[0]]!r}; write the mixture again with `endocorpus mix`"
+        )
+    if not len(rows):
+        raise DataError(f"{path}: there are no clips to train on")
+    return np.repeat(rows, wanted["repeats"].to_numpy())
+
+
+def _fingerprint_of_mix(names: Sequence[str], clips: pa.Table) -> str:
+    hasher = xxhash.xxh3_128(b"mix\n")
+    for row in zip(names, clips["key"].to_pylist(), clips["mp4_xxh3_128"].to_pylist(), strict=True):
+        hasher.update("\t".join(row).encode() + b"\n")
+    return hasher.hexdigest()
 
 
 def _refuse_duplicates(corpora: Sequence[Corpus]) -> None:

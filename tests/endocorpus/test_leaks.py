@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from endocorpus.errors import DataError
-from endocorpus.leaks import leak_edges, leak_group, load_edges, shared_sets
+from endocorpus.leaks import leak_edges, leak_group, load_edges, members, origins, path_to_end, shared_sets
+from endocorpus.naming import fold
 
 HEAD = "a_source,a_case,b_source,b_case,kind,certainty,evidence\n"
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -120,3 +121,35 @@ def test_a_case_cannot_lead_to_two(tmp_path: Path) -> None:
     assert leak_group("a", "2", edges) == "c/1"
     with pytest.raises(DataError, match=r"a/1 leads to several cases: \[\('b', '1'\), \('c', '1'\)\]"):
         leak_group("a", "1", edges)
+
+
+@given(sources, cases)
+def test_whoever_stands_in_a_group_is_found_from_it(source: str, case: str) -> None:
+    group = leak_group(source, case)
+    found = members(group)
+    assert (source, fold(case)) in {(member.source, member.case) for member in found}
+    assert f"{found[0].source}/{found[0].case}" == group and not found[0].edges
+    for member in found:
+        assert member.case is not None, "every edge that ships tells the names it leads from"
+        assert leak_group(member.source, member.case) == group
+        assert path_to_end(member.source, member.case) == member.edges
+
+
+def test_edges_are_followed_back_as_far_as_they_tell(tmp_path: Path) -> None:
+    edges = load_edges(
+        table(
+            tmp_path,
+            r"c,case(\d+)x,b,n\1,identical,computed,x",
+            r"d,[ab]\d,b,n7,contains,verified,x",
+            r"e,(\d)-(\d),b,n\2\1,contains,verified,x",
+            r"f,any,d,a1,identical,unverified,x",
+        )
+    )
+
+    def found(group: str) -> set[tuple[str, str | None]]:
+        return {(member.source, member.case) for member in members(group, edges)}
+
+    assert found("b/n12") == {("b", "n12"), ("c", "case12x"), ("e", None)}
+    assert found("b/n7") == {("b", "n7"), ("c", "case7x"), ("d", None), ("e", None), ("f", None)}
+    assert ("c", "casex") not in found("b/n") and ("c", None) not in found("b/other")
+    assert origins("f", edges) == {"f", "d", "b"} and origins("b", edges) == {"b"}

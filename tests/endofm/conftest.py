@@ -17,7 +17,8 @@ import xxhash
 from numpy.typing import NDArray
 
 from endocorpus.corpus.files import digest_bytes
-from endocorpus.corpus.manifest import table_bytes, write_descriptor
+from endocorpus.corpus.manifest import open_corpus, table_bytes, write_descriptor
+from endocorpus.corpus.mixes import mix_bytes
 from endocorpus.corpus.schema import SCHEMA_VERSION
 
 _BITS = 8
@@ -135,6 +136,19 @@ def _row(name: str, shard: str, key: str, spec: ClipSpec, video: bytes, end: int
         "consent": "rendered",
         "status": "ready",
     }
+
+
+def write_mix(path: Path, corpora: Mapping[str, Path], chosen: Sequence[tuple[str, str, int]]) -> Path:
+    """A mixture of (corpus, key, repeats), in this order."""
+    clips = {(name, row["key"]): row for name, root in corpora.items() for row in open_corpus(root).clips().to_pylist()}
+    columns = ("source", "recording_id", "leak_group", "num_frames", "mp4_xxh3_128")
+    rows = [
+        {"corpus": name, "key": key, "row": "x", "repeats": repeats}
+        | {column: clips[name, key][column] for column in columns}
+        for name, key, repeats in chosen
+    ]
+    path.write_bytes(mix_bytes(rows, {"title": "x"}))
+    return path
 
 
 MakeCorpus = Callable[[str, Sequence[Sequence[ClipSpec]]], Path]

@@ -15,7 +15,7 @@ from endocorpus.corpus.shards import tar_members
 from endocorpus.errors import DataError, UsageError
 from endofm.data.clips import ClipSet, load_clips
 from endofm.data.stream import ShardReader
-from tests.endofm.conftest import SPECS, ClipSpec, MakeCorpus, commit, write_corpus
+from tests.endofm.conftest import SPECS, ClipSpec, MakeCorpus, commit, write_corpus, write_mix
 
 
 def test_rows_are_those_of_the_manifest(corpus: Path) -> None:
@@ -147,3 +147,50 @@ def test_a_large_set_is_cheap_to_send_to_workers(tmp_path: Path) -> None:
     assert copy.location(12_345).xxh3_128 == (12_345).to_bytes(16, "big")
     assert copy.fingerprint == clips.fingerprint
     assert len(np.unique(copy.shard_index_N)) == 20
+
+
+def test_a_mixture_is_trained_on_as_it_says(corpus: Path, make_corpus: MakeCorpus, tmp_path: Path) -> None:
+    other = make_corpus("other", [[ClipSpec(20, 3, 48, 64)], [ClipSpec(21, 4, 48, 64)]])
+    found = {"tiny": corpus, "other": other}
+    chosen = [("tiny", "tiny-7", 1), ("other", "other-21", 3), ("tiny", "tiny-2", 2)]
+    mix = write_mix(tmp_path / "m.parquet", found, chosen)
+    clips = load_clips([corpus, other], mix=mix)
+    assert [clips.key(row) for row in range(len(clips))] == ["tiny-7"] + ["other-21"] * 3 + ["tiny-2"] * 2
+    assert clips.num_frames_N.tolist() == [24, 4, 4, 4, 21, 21] and clips.width_N.tolist()[0] == 80
+    with ShardReader() as reader:
+        for row in range(len(clips)):
+            reader.read(clips.location(row))
+    swapped = load_clips([other, corpus], mix=mix)
+    assert swapped.fingerprint == clips.fingerprint
+    assert [swapped.location(row) for row in range(6)] == [clips.location(row) for row in range(6)]
+
+
+def test_the_fingerprint_covers_the_mixture(corpus: Path, tmp_path: Path) -> None:
+    whole = [("tiny", f"tiny-{spec.number}", 1) for shard in SPECS for spec in shard]
+    prints = [load_clips([corpus]).fingerprint]
+    for chosen in (whole, whole[::-1], whole[1:], [*whole[:-1], (*whole[-1][:2], 2)]):
+        mix = write_mix(tmp_path / "m.parquet", {"tiny": corpus}, chosen)
+        prints.append(load_clips([corpus], mix=mix).fingerprint)
+    assert len(set(prints)) == 5
+    again = write_mix(tmp_path / "n.parquet", {"tiny": corpus}, whole)
+    assert load_clips([corpus], mix=again).fingerprint == prints[1]
+
+
+def test_a_mixture_that_does_not_fit_the_corpora_is_refused(
+    corpus: Path, make_corpus: MakeCorpus, tmp_path: Path
+) -> None:
+    other = make_corpus("other", [[ClipSpec(20, 3, 48, 64), ClipSpec(21, 4, 48, 64)]])
+    mix = write_mix(
+        tmp_path / "m.parquet", {"tiny": corpus, "other": other}, [("tiny", "tiny-1", 1), ("other", "other-20", 1)]
+    )
+    with pytest.raises(DataError, match=r"1 of 2, such as other-20 of 'other'; add --corpus for other"):
+        load_clips([corpus], mix=mix)
+    edit_clips(other, status=["forgotten", "ready"])
+    with pytest.raises(DataError, match=r"1 of 2, such as other-20 of 'other'; write the mixture again"):
+        load_clips([corpus, other], mix=mix)
+    edit_clips(other, status=["ready", "ready"], mp4_xxh3_128=["0" * 32, "1" * 32])
+    with pytest.raises(DataError, match=r"encoded anew since: 1, such as other-20 of 'other'"):
+        load_clips([corpus, other], mix=mix)
+    empty = write_mix(tmp_path / "e.parquet", {}, [])
+    with pytest.raises(DataError, match="there are no clips to train on"):
+        load_clips([corpus], mix=empty)

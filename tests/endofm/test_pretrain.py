@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -24,9 +25,10 @@ from endocorpus.corpus.files import sole_user
 from endocorpus.errors import DataError, UsageError
 from endofm import pretrain as module
 from endofm.checkpoint import latest_checkpoint, load_checkpoint
+from endofm.cli import main
 from endofm.config import PretrainConfig, load_config
 from endofm.pretrain import PretrainResult, pretrain
-from tests.endofm.conftest import ClipSpec, MakeCorpus, write_corpus
+from tests.endofm.conftest import ClipSpec, MakeCorpus, write_corpus, write_mix
 
 TINY = (
     "views.global_frames=[2, 4]",
@@ -280,6 +282,22 @@ def test_no_more_workers_than_cores(corpus: Path, tmp_path: Path) -> None:
     assert (
         f"decoding in {cores} processes, one for each core, instead of run.num_workers = {cores + 5}" in text.getvalue()
     )
+
+
+def test_a_mixture_is_the_training_set(corpus: Path, tmp_path: Path) -> None:
+    mix = write_mix(tmp_path / "m.parquet", {"tiny": corpus}, [("tiny", "tiny-1", 1), ("tiny", "tiny-4", 7)])
+    run_dir, console = tmp_path / "run", Console(file=io.StringIO())
+    words = ["pretrain", "--corpus", corpus, "--mix", mix, "--config", "debug", "--run-dir", run_dir]
+    sets = [word for each in (*TINY, "run.length=2 epochs") for word in ("--set", each)]
+    done = CliRunner().invoke(main, [str(word) for word in (*words, *sets)])
+    assert done.exit_code == 0, done.output
+    assert len(metrics(run_dir)) == 4, "eight clips an epoch, four a step"
+    config = configure("run.length=2 epochs")
+    assert pretrain(config, [corpus], run_dir, mix=mix, console=console).steps == 4
+    other = write_mix(tmp_path / "o.parquet", {"tiny": corpus}, [("tiny", "tiny-1", 2), ("tiny", "tiny-4", 6)])
+    for changed in (other, None):
+        with pytest.raises(UsageError, match=r"other clips: .* and the same mixture"):
+            pretrain(config, [corpus], run_dir, mix=changed, console=console)
 
 
 def test_another_number_of_threads_is_mentioned(corpus: Path, straight: Path) -> None:

@@ -1,0 +1,207 @@
+"""What a training set must not hold: the recordings of a source, or of one side of a split, wherever else they stand.
+
+What edges say counts whatever its certainty, and needs no corpus of the source in question: the edges give the names
+that its cases may have. Where its corpora are at hand, a case that they put on another side only is free, and what
+they know beyond the edges counts too: their own leak groups, and clips of equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from endocorpus.census import Entry
+from endocorpus.corpus.splits import SIDES, SPLITS, Row, Split, assign, load_split
+from endocorpus.errors import UsageError
+from endocorpus.leaks import CERTAINTIES, Certainty, Edge, Kind, Member, members, origins, path_to_end, shared_sets
+from endocorpus.naming import fold
+from endocorpus.sources import SOURCES, load_source
+from endocorpus.sources.layout import FrameFolders, Videos
+from endocorpus.vocabulary import load_vocabulary
+
+WHOLE_SET: tuple[Kind, ...] = ("identical", "contains")
+"""Kinds of edges between whole sets that leave no case in doubt; the others leave open which cases are meant."""
+_ONE_GROUP = "The corpora put them into one leak group: equal bytes, or one examination."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """What is to be kept out of training. `spelt` is how it was asked for; without a split it is the whole source."""
+
+    spelt: str
+    source: str
+    split: Split | None = None
+    sides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Why a recording must not train: which held-out data it shows, through which case, and who says so."""
+
+    of: str
+    kind: Kind | Literal["itself", "group"]
+    certainty: Certainty | None
+    evidence: str
+    through: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Held-out data together with what corpora tell about it.
+
+    `sides` are those of the cases of which a corpus tells them, `components` the numbers that `take_census` gave the
+    held-out recordings at hand, with the name of one of each.
+    """
+
+    held: HeldOut
+    sides: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by folded name of the case
+    components: Mapping[int, str] = field(default_factory=dict)
+
+
+def held_out(spelt: str) -> HeldOut:
+    """Read "SOURCE", "SPLIT" (its test side) or "SPLIT:SIDE".
+
+    Raises:
+        UsageError: neither a source nor a split, or a side that the split does not have.
+    """
+    name, colon, side = spelt.partition(":")
+    if name in SOURCES and not colon:
+        return HeldOut(spelt=spelt, source=name)
+    if name not in SPLITS:
+        what = "a source has no sides" if name in SOURCES else "there is neither a source nor a split of that name"
+        raise UsageError(f"--without-leaks {spelt}: {what}; see `endocorpus sources` and `endocorpus splits`")
+    split = load_split(name)
+    known = sides_of(split)
+    sides = (side,) if colon else tuple(each for each in known if each.startswith("test"))
+    if not sides or not set(sides) <= set(known):
+        choice = " or ".join(f"{name}:{each}" for each in known)
+        problem = f"no side {side!r}" if colon else "no side whose name begins with test"
+        raise UsageError(f"--without-leaks {spelt}: the split has {problem}; say {choice}")
+    return HeldOut(spelt=spelt, source=split.source, split=split, sides=sides)
+
+
+def sides_of(split: Split) -> tuple[str, ...]:
+    """The names of a split's sides."""
+    if split.by_label is None:
+        return SIDES
+    return tuple(dict.fromkeys(load_vocabulary(split.source).codes.get(split.by_label, {}).values())) or SIDES
+
+
+def watch(held: HeldOut, entries: Iterable[Entry]) -> Watch:
+    """Learn from the recordings of the source, in whatever corpus they are."""
+    of_source = [entry for entry in entries if entry.source == held.source]
+    sides = _sides(held, of_source)
+    return Watch(
+        held=held,
+        sides=sides,
+        components={
+            entry.component: f"{entry.corpus}: {entry.recording_id}"
+            for entry in reversed(of_source)
+            if held.split is None or sides.get(fold(entry.case), set(held.sides)) & set(held.sides)
+        },
+    )
+
+
+def case_leaks(watched: Watch, entry: Entry, own_groups: Sequence[str]) -> Finding | None:
+    """Whether a recording can show held-out data, by its groups.
+
+    Args:
+        own_groups: those of all recordings in the entry's component; its own is looked at first.
+    """
+    held = watched.held
+    found = [
+        _by_edges(held, entry, member, group)
+        for group in sorted(own_groups, key=lambda group: (group != entry.own_group, group))
+        for member in members(group)
+        if member.source == held.source and _may_be_held(watched, member, group)
+    ]
+    if found:
+        return min(found, key=lambda finding: CERTAINTIES.index(finding.certainty) if finding.certainty else -1)
+    if entry.component in watched.components:
+        return Finding(
+            of=held.spelt,
+            kind="group",
+            certainty="computed",
+            evidence=_ONE_GROUP,
+            through=watched.components[entry.component],
+        )
+    return None
+
+
+def set_leaks(held: HeldOut, source: str) -> tuple[Finding, ...]:
+    """What edges between whole sets say about all recordings of a source: what leaves no doubt first."""
+    homes = origins(held.source)
+    found = [
+        Finding(of=held.spelt, kind=edge.kind, certainty=edge.certainty, evidence=f"{_ends(edge)}: {edge.evidence}")
+        for edge in shared_sets(source)
+        if (edge.b_source if edge.a_source == source else edge.a_source) in homes
+    ]
+    return tuple(sorted(found, key=lambda finding: finding.kind not in WHOLE_SET))
+
+
+def unknown_sides(watched: Watch) -> bool:
+    """Whether nothing tells which cases are held out, so that any case of the source has to be taken for one."""
+    split = watched.held.split
+    seen = any(sides & set(watched.held.sides) for sides in watched.sides.values())
+    return split is not None and not seen and not _tells_sides(split)
+
+
+def _sides(held: HeldOut, entries: Sequence[Entry]) -> dict[str, frozenset[str]]:
+    if held.split is None:
+        return {}
+    assigned = assign(_unchecked(held.split), [entry.row() for entry in entries])
+    found: dict[str, set[str]] = defaultdict(set)
+    for entry in entries:
+        found[fold(entry.case)] |= set(assigned[entry.name if held.split.unit == "recording" else entry.case])
+    # Where the lists are not at hand nobody has a label, and that says nothing; where they are, it says "on no side".
+    told = held.split.by_label is None or any(sides & set(held.sides) for sides in found.values())
+    return {case: frozenset(sides) for case, sides in found.items() if sides or told}
+
+
+def _may_be_held(watched: Watch, member: Member, group: str) -> bool:
+    split, sides = watched.held.split, set(watched.held.sides)
+    if split is None or member.case is None:
+        return True
+    if member.case in watched.sides:
+        return bool(watched.sides[member.case] & sides)
+    if not _tells_sides(split):
+        return True
+    # A pattern takes its whole group along, so all cases that the group may have are asked together.
+    names = [each.case for each in members(group) if each.source == split.source and each.case is not None]
+    assigned = assign(_unchecked(split), [Row(recording=name, case=name, leak_group=group) for name in names])
+    return bool(set(assigned[member.case]) & sides)
+
+
+def _tells_sides(split: Split) -> bool:
+    """Whether the name of a case is enough to know its side: no label is asked, and units are named as cases are."""
+    if split.by_label is not None:
+        return False
+    rules = [rule for rule in load_source(split.source).layout if isinstance(rule, Videos | FrameFolders)]
+    return split.unit == "case" or all(rule.recording == rule.case for rule in rules)
+
+
+def _unchecked(split: Split) -> Split:
+    """A split that leaks still says what is tested on."""
+    return split.model_copy(update={"leaky": True})
+
+
+def _by_edges(held: HeldOut, entry: Entry, member: Member, group: str) -> Finding:
+    own = entry.own_group == group
+    path = dict.fromkeys((*member.edges, *(path_to_end(entry.source, entry.case) if own else ())))
+    there = f"{member.source}/{member.case or '*'}"
+    if own and (member.source, member.case) == (entry.source, fold(entry.case)):
+        return Finding(of=held.spelt, kind="itself", certainty=None, evidence="it is held out itself", through=there)
+    said = [edge.evidence for edge in path] + ([] if own and path else [_ONE_GROUP])
+    return Finding(
+        of=held.spelt,
+        kind=next(iter(path)).kind if path else "group",
+        certainty=max((edge.certainty for edge in path), key=CERTAINTIES.index, default="computed"),
+        evidence=" ".join(said),
+        through=there,
+    )
+
+
+def _ends(edge: Edge) -> str:
+    return f"{edge.a_source} {edge.kind} {edge.b_source}"

@@ -158,7 +158,7 @@ def _probe_video(path: Path) -> MediaFacts:
             _exclude(Reason.DAMAGED, "no frame can be decoded")
         return MediaFacts(
             num_frames=num_frames,
-            rate=_nominal_rate(stream),
+            rate=_rate(stream, index),
             variable_rate=_varies(index.pts),
             width=width,
             height=height,
@@ -231,6 +231,7 @@ class _PacketIndex:
     def __init__(self) -> None:
         self.pts: list[int] = []
         self.size_with_discarded = 0
+        self.is_timed = True  # whether every packet says when it is shown
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -255,6 +256,7 @@ def _packet_index(container: InputContainer, stream: VideoStream, path: Path) ->
                 continue
             index.size_with_discarded += 1
             if not packet.is_discard:  # an edit list hides these
+                index.is_timed = index.is_timed and packet.pts is not None
                 index.pts.append(packet.pts if packet.pts is not None else len(index.pts))
     except Exception as error:  # noqa: BLE001 - libav and its bindings raise whatever they stumble over
         _exclude(Reason.DAMAGED, f"reading stops after {index.size_with_discarded} frames: {_judge(error, path)}")
@@ -287,12 +289,21 @@ def _display_size(path: Path, stream_index: int) -> tuple[tuple[int, int], tuple
         return ((frame.height, width), stored[::-1]) if turned else ((width, frame.height), stored)
 
 
-def _nominal_rate(stream: VideoStream) -> Fraction:
-    """The guessed rate where the average agrees with it, else the average: a guess doubles for interlaced video."""
+def _rate(stream: VideoStream, index: _PacketIndex) -> Fraction:
+    """The guessed rate where the average agrees with it, else the average: a guess doubles for interlaced video.
+
+    Where frames are shown for a time that fits neither, the rate that they are shown at: an AVI that leaves ticks
+    without a frame gives its tick rate for both.
+    """
     average, guessed = stream.average_rate, stream.guessed_rate
-    if average and guessed and abs(average / guessed - 1) < 0.01:
-        return as_rate(guessed)
-    return as_rate(average or guessed or Fraction(25))
+    agree = average and guessed and abs(average / guessed - 1) < 0.01
+    nominal = (guessed if agree else average or guessed) or Fraction(25)
+    ticks = index.pts[-1] - index.pts[0] if index.is_timed and index.pts else 0
+    if ticks > 0 and stream.time_base:
+        shown = (len(index) - 1) / (ticks * stream.time_base)
+        if abs(shown / nominal - 1) > 0.10:
+            return as_rate(shown)
+    return as_rate(nominal)
 
 
 def _varies(pts: Sequence[int]) -> bool:

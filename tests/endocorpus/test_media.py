@@ -497,3 +497,11 @@ def test_private_recordings_are_not_cleared(tmp_path: Path) -> None:
     object.__setattr__(forged, "clearance", None)
     with pytest.raises(TypeError, match="only a cleared recording"):
         encode(forged, tmp_path, tmp_path, CONFIG.encode)
+
+
+def test_an_avi_with_ticks_without_frames_has_the_rate_that_its_frames_are_shown_at(tmp_path: Path) -> None:
+    graph = "select='not(mod(n,5))'"  # one frame in five ticks: the header still says 25 a second
+    output = ("-vf", graph, "-fps_mode", "passthrough", "-c:v", "mpeg4", "-q:v", "3")
+    write_video(tmp_path / "a.avi", 100, output=output)
+    facts = probe(Media(kind="video", paths=("a.avi",)), tmp_path)
+    assert facts.num_frames == 20 and abs(facts.rate - 5) < 0.3

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+# Of the system's errors, those that say something about places and the machine; any other one is a bug.
+_OF_THE_COMMAND = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+_OF_THE_MACHINE = {*_OF_THE_COMMAND, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
+_OF_THE_MACHINE |= {errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+
+
 class Commands(click.Group):
     """A group of commands, listed in the order they are used; expected errors end in one line and an exit code."""
 
@@ -35,6 +41,7 @@ class Commands(click.Group):
 
     def _invoke(self, ctx: click.Context) -> Any:
         try:
+            _refuse_other_encodings()
             return super().invoke(ctx)
         except UsageError as error:
             click.echo(f"error: {error}", err=True)
@@ -42,9 +49,24 @@ class Commands(click.Group):
         except DataError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(1)
+        except OSError as error:
+            if error.errno not in _OF_THE_MACHINE:
+                raise
+            where = error.filename2 or error.filename
+            click.echo(f"error: {f'{where}: ' if where else ''}{error.strerror}", err=True)
+            sys.exit(2 if error.errno in _OF_THE_COMMAND else 1)
         except KeyboardInterrupt:
             click.echo(self.interrupted, err=True)
             sys.exit(130)
+
+
+def _refuse_other_encodings() -> None:
+    """What a file's name says, and so what becomes of it, must not depend on the language settings of a machine."""
+    if sys.getfilesystemencoding() != "utf-8":
+        raise UsageError(
+            f"Python takes names of files for {sys.getfilesystemencoding()} here, in which most names in the world "
+            "cannot be told; set PYTHONUTF8=1 in the environment, or a locale such as C.UTF-8"
+        )
 
 
 @contextmanager
@@ -91,14 +113,19 @@ def _outliving(stream: TextIO) -> TextIO:
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=stream.encoding,
-        errors=stream.errors,
+        errors="backslashreplace",  # a name that cannot be printed must not end a run
         line_buffering=bool(stream.line_buffering),
     )
 
 
 def echo_json(value: object) -> None:
-    """Print a value as JSON for programs."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """Print a value as JSON for programs; characters that the output cannot take become JSON's own escapes."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2, default=str)
+    click.echo(text)
 
 
 def echo_table(title: str, header: tuple[str, ...], rows: Sequence[Sequence[object]]) -> None:

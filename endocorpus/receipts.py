@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from endocorpus.config import BuildConfig
-from endocorpus.corpus.files import atomic_file, digest_bytes, parse_signed, signed_json
+from endocorpus.corpus.files import atomic_file, digest_bytes, parse_signed, remove, signed_json
 from endocorpus.corpus.manifest import SHARDS, parquet_bytes, parse_parquet
 from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
 from endocorpus.corpus.shards import Sample, assign_buckets, shard_digest, write_shard
@@ -173,4 +173,4 @@ def tidy_receipts(shards: Sequence[Shard], work: Path) -> None:
     current = {f"{shard.bucket}.json" for shard in shards} | {_rows_path(shard, work).name for shard in shards}
     for receipt in (work / RECEIPTS).iterdir():
         if receipt.name not in current:
-            receipt.unlink()
+            remove(receipt)

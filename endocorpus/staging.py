@@ -28,6 +28,7 @@ from endocorpus.corpus.files import (
     digest_bytes,
     fsync_folder,
     parse_signed,
+    remove,
     signed_json,
     sole_user,
 )
@@ -236,7 +237,7 @@ def forget_retried(folder: Path) -> None:
     """Clear what an earlier run left: half-made pieces, and failures that deserve another try."""
     for piece in folder.iterdir():
         if PARTIAL in piece.name or not _is_usable(piece / _RECEIPT):
-            shutil.rmtree(piece)
+            remove(piece)
 
 
 def _is_usable(receipt: Path) -> bool:

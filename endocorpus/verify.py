@@ -100,11 +100,18 @@ def _check_tables(corpus: Corpus) -> Iterator[Problem]:
         entry = corpus.descriptor["tables"][name]
         if not path.is_file():
             yield Problem(where=path.name, what="missing")
-        elif digest_file(path) != entry["xxh3_128"]:
-            yield Problem(where=path.name, what="its bytes are not those that were committed")
+        elif _digest(path) != entry["xxh3_128"]:
+            yield Problem(where=path.name, what="its bytes are not those that were committed, or cannot be read")
     report = corpus.root / REPORT
-    if not report.is_file() or digest_file(report) != corpus.descriptor["report"]:
+    if not report.is_file() or _digest(report) != corpus.descriptor["report"]:
         yield Problem(where=REPORT, what="is not the page that was committed")
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return digest_file(path)
+    except OSError:
+        return None
 
 
 def _check_sums(corpus: Corpus, by_shard: Mapping[str, list[Any]], listed: Mapping[str, Any]) -> Iterator[Problem]:
@@ -130,9 +137,13 @@ def _check_sums(corpus: Corpus, by_shard: Mapping[str, list[Any]], listed: Mappi
 def _check_shard(task: _ShardTask) -> list[Problem]:
     where = f"{SHARDS}/{task.name}"
     try:
-        size = task.path.stat().st_size
+        return _check_bytes(task, where)
     except OSError as error:
         return [Problem(where=where, what=f"cannot be read: {error.strerror}")]
+
+
+def _check_bytes(task: _ShardTask, where: str) -> list[Problem]:
+    size = task.path.stat().st_size
     problems = []
     if size != task.size:
         problems.append(Problem(where=where, what=f"has {size} bytes, {task.size} were committed"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,13 +14,15 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from endocorpus.build import build
 from endocorpus.cli import main
 from endocorpus.console import echo_table
 from endocorpus.corpus.manifest import Corpus, open_corpus
 from endocorpus.report.stats import Table
 from endocorpus.sources import SOURCES
 from endocorpus.summary import _labels
-from tests.endocorpus.conftest import fingerprint
+from tests.endocorpus.conftest import CONFIG, fingerprint
+from tests.endocorpus.conftest import PUBLIC as FOLDER
 from tests.media import write_frames, write_video
 
 PUBLIC = ("--source", "folder", "--privacy", "public")
@@ -323,3 +326,91 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True)
     heavy = {"av", "numpy", "pandas", "pyarrow", "torch", "pydantic", "rich", "PIL", "skimage", "scipy", "ffmpeg"}
     assert not heavy & set(done.stdout.split()) and "Build a corpus" in done.stdout
+
+
+# --- places and machines that are not as they should be --------------------------------------------------------------
+
+
+def program(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    told = [sys.executable, "-m", "endocorpus", *map(str, args)]
+    return subprocess.run(told, capture_output=True, text=True, check=False, env=os.environ | environment)
+
+
+HUMBLY = """
+import ctypes, os, sys
+for power in (1, 2):  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, before whom no folder is closed to root
+    ctypes.CDLL(None).prctl(24, power, 0, 0, 0)  # PR_CAPBSET_DROP
+os.execv(sys.executable, [sys.executable, "-m", "endocorpus", *sys.argv[1:]])
+"""
+
+
+def humbly(*args: object) -> subprocess.CompletedProcess[str]:
+    """The program without the powers of root."""
+    told = [sys.executable, "-c", HUMBLY, *map(str, args)]
+    return subprocess.run(told, capture_output=True, text=True, check=False)
+
+
+def test_closed_places_are_one_line(corpus: Corpus, raw: Path, tmp_path: Path) -> None:
+    inside = tmp_path / "closed" / "x"
+    inside.mkdir(parents=True)
+    (tmp_path / "closed").chmod(0)
+    out = shutil.copytree(corpus.root, tmp_path / "c")
+    build = ("build", *PUBLIC, "--workers", 1)
+    for args in ((*build, "--root", inside), (*build, "--root", raw, "--out", inside / "c"), ("verify", inside)):
+        done = humbly(*args)
+        assert done.returncode in {1, 2} and "Traceback" not in done.stderr and "Permission denied" in done.stderr, args
+    shard = next((out / "shards").iterdir())
+    for path in (shard, out / "clips.parquet", out / "report" / "index.html"):
+        path.chmod(0)
+        done = humbly("verify", out, "--workers", 1)
+        assert done.returncode == 1 and "Traceback" not in done.stderr and path.name in done.stdout
+        path.chmod(0o644)
+
+
+def test_names_too_long_are_one_line(raw: Path, tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 300)
+    for args in (
+        ("build", *PUBLIC, "--root", long),
+        ("build", *PUBLIC, "--root", raw, "--out", long),
+        ("verify", long),
+    ):
+        found = run(*args)
+        assert found.exit_code in {1, 2} and "File name too long" in error_line(found)
+
+
+def test_strangers_in_the_work_area_are_cleared(corpus: Corpus, raw: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(corpus.root, tmp_path / "c")
+    (out / ".build" / "encoded").mkdir(exist_ok=True)
+    (out / ".build" / "encoded" / ".DS_Store").write_text("x")
+    (out / ".build" / "receipts" / "x").mkdir()
+    build(FOLDER, raw, out, CONFIG)
+    assert fingerprint(out) == fingerprint(corpus.root)
+
+
+def test_a_folder_in_place_of_a_shard_is_named(corpus: Corpus, tmp_path: Path) -> None:
+    out = shutil.copytree(corpus.root, tmp_path / "c")
+    shard = next((out / "shards").iterdir())
+    shard.unlink()
+    shard.mkdir()
+    found = run("verify", out)
+    assert found.exit_code == 1 and f"{shard.name}: cannot be read: Is a directory" in found.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_cannot_be_printed_is_escaped(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "raw" / "🫁").mkdir(parents=True)
+    (tmp_path / "raw" / "🫁" / "😀.txt").write_text("x")
+    write_video(tmp_path / "raw" / "🫁" / "ü.mp4", 30)
+    args = (*PUBLIC, "--root", tmp_path / "raw")
+    shown = program("scan", *args, "--json", PYTHONIOENCODING=encoding)
+    assert shown.returncode == 0, shown.stderr
+    assert [r["subject"] for r in json.loads(shown.stdout)["recordings"]] == ["🫁/ü.mp4"]
+    built = program("build", *args, "--out", tmp_path / "c", "--workers", 1, PYTHONIOENCODING=encoding)
+    assert built.returncode == 0 and "Traceback" not in built.stderr and "U0001f600.txt" in built.stdout
+
+
+def test_names_of_files_are_unicode_or_nothing_is_done(tmp_path: Path) -> None:
+    write_video(tmp_path / "raw" / "ü.mp4", 30)
+    posix = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "POSIX"}
+    done = program("scan", *PUBLIC, "--root", tmp_path / "raw", **posix)
+    assert done.returncode == 2 and "PYTHONUTF8=1" in done.stderr and "Traceback" not in done.stderr

@@ -23,7 +23,8 @@ def _clinic_ranges() -> tuple[tuple[int, int], ...]:
 _RANGES = _clinic_ranges()
 _CLINIC = r"(?:.*/)?CVC-ClinicDB/(?:PNG/|TIF/)?"
 _VIDEO = (
-    r"(?:.*/)?(?i:CVC-(?:Video)?Clinic(?:Video)?DB)_?train(?:_?valid)?/(?P<folder>\d+)/(?P<video>\d+)[-_](?P<frame>\d+)"
+    r"(?:.*/)?(?i:CVC-(?:Video)?Clinic(?:Video)?DB)_?train(?:_?valid)?/(?P<folder>\d+)/"
+    r"(?P<video>\d+)(?P<mark>[-_])(?P<frame>\d+)"
 )
 _TEST = r"(?:.*/)?(?i:cvc-?videoclinicdb_?test)[^/]*/(?P<folder>\d+)/(?P<video>\d+)[-_](?P<frame>\d+)"
 _COLON = r"(?:.*/)?CVC-ColonDB/(?:CVC-ColonDB/)?"
@@ -49,7 +50,7 @@ LAYOUT: Layout = (
         pattern=rf"{_VIDEO}_(?:mask|Polyp){IMAGE}",
         read=mask_picture("mask", "ellipse"),
         recording=("videodb-train-{video}",),
-        frame="{video}-{frame}",
+        frame="{video}{mark}{frame}",
     ),
     *(
         FrameFolders(

@@ -6,6 +6,7 @@ Everything is in the coordinates of the recording and of its stored picture; `an
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from endocorpus.sources.layout import LabelError, Labels, Note, Source
 from endocorpus.vocabulary import Vocabulary, load_vocabulary, normalise
 
 BOXED_FRAMES = "frames with a box"
-_FORMAT = 1  # raise it when the same files would be read otherwise
+_FORMAT = 2  # raise it when the same files would be read otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +205,18 @@ def _fault(found: Annotation, picture: tuple[int, int]) -> str | None:
             return f"the box {_plain(found.box)} leaves the picture of {picture[0]}x{picture[1]}"
     if found.polygon and (len(found.polygon) < 6 or len(found.polygon) % 2):
         return "the outline has fewer than three corners"
+    if found.polygon and not _seen(found.polygon, picture):
+        return "the outline lies outside the picture, or has no inside"
     return None
+
+
+def _seen(polygon: tuple[float, ...], picture: tuple[int, int]) -> bool:
+    """Whether the rectangle around an outline has a part in the picture; one with a corner that is no number has not."""
+    width, height = (
+        min(max(values), float(side)) - max(min(values), 0.0)
+        for values, side in zip((polygon[::2], polygon[1::2]), picture, strict=True)
+    )
+    return all(map(math.isfinite, polygon)) and width > 0 and height > 0
 
 
 def _plain(values: Iterable[float]) -> str:

@@ -20,13 +20,21 @@ _PARTS = ("triplet", "instrument", "verb", "target")
 
 
 def vocabulary_of(path: Path) -> dict[int, str]:
-    """A file of lines ``number:name``."""
+    """A file of lines ``number:name``, numbered through from 0.
+
+    Raises:
+        LabelError: it is not, or is not there.
+    """
+    if not path.is_file():
+        raise LabelError(f"dict/{path.name}, which names its columns, is missing")
     names: dict[int, str] = {}
     for number, line in lines_of(path):
         key, colon, name = line.partition(":")
         if not colon or not key.strip().isdecimal():
             raise LabelError(f"{path.name}: line {number}: expected number:name")
         names[int(key)] = name.strip()
+    if sorted(names) != list(range(len(names))):
+        raise LabelError(f"{path.name}: the numbers are not 0 to {len(names) - 1}")
     return names
 
 
@@ -62,7 +70,7 @@ def vectors(path: Path, names: Mapping[str, str]) -> Iterator[Note]:
         words = {part: {int(k): str(v) for k, v in tree["categories"][part].items()} for part in (*_PARTS, "phase")}
         for frame, rows in tree["annotations"].items():
             yield from _frame_notes(str(frame), rows, words)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise LabelError(f"not the expected JSON: {type(error).__name__} {error}") from None
 
 

@@ -70,7 +70,7 @@ def segments(path: Path, names: Mapping[str, str]) -> Iterator[Note]:
                         polygon=outline,
                         notes=marks,
                     )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise LabelError(f"not the expected JSON: {type(error).__name__} {error}") from None
 
 

@@ -38,16 +38,20 @@ def test_frames(path: Path, names: Mapping[str, str]) -> Iterator[Note]:
     """``gt-colon.npy``: labels of the frames of all test videos, of which the last 60 are known."""
     try:
         truth = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - numpy reads the header as Python and raises whatever it stumbles over
         raise LabelError(f"not a numpy array: {error}") from None
+    if not isinstance(truth, np.ndarray) or truth.ndim != 1 or truth.dtype.kind not in "biuf":
+        raise LabelError("not a list of numbers")
     lengths = abnormal_test_lengths()
     start = len(truth) - sum(-(-length // _PADDED_TO) * _PADDED_TO for length in lengths.values())
-    if truth.ndim != 1 or start < 0:
+    if start < 0:
         raise LabelError(f"an array of {truth.shape}, which does not hold the frames of videos 101 to 160")
     for video, length in lengths.items():
         edges = [0, *(np.flatnonzero(np.diff(truth[start : start + length])) + 1), length]
         for first, stop in pairwise(map(int, edges)):
-            note = Note(kind=Kind.LABEL, name="finding", raw=f"{truth[start + first]:g}", recording=video)
+            note = Note(kind=Kind.LABEL, name="finding", raw=f"{float(truth[start + first]):g}", recording=video)
             yield replace(note, frame=str(first), last=str(stop - 1))
         start += -(-length // _PADDED_TO) * _PADDED_TO
 

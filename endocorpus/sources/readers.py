@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from io import StringIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -38,23 +40,28 @@ def text_of(path: Path) -> str:
 
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a label file that are not empty, with their numbers from 1; raises as `text_of`."""
-    for number, line in enumerate(text_of(path).splitlines(), 1):
+    for number, line in enumerate(_lines(path), 1):
         if line.strip():
             yield number, line.strip()
+
+
+def _lines(path: Path) -> StringIO:
+    """The text of a file by lines. `str.splitlines` would also end one at a page break, or at what is an ellipsis."""
+    return StringIO(text_of(path), newline="")
 
 
 def numbers_in(text: Iterable[str], where: str, count: int) -> tuple[float, ...]:
     """`count` numbers; `where` is told to people.
 
     Raises:
-        LabelError: there are more or fewer, or something else.
+        LabelError: there are more or fewer, or something else, or one is not finite.
     """
     found = list(text)
     try:
         values = tuple(float(part) for part in found)
     except ValueError:
         values = ()
-    if len(values) != count:
+    if len(values) != count or not all(map(math.isfinite, values)):
         raise LabelError(f"{where}: expected {count} numbers, found {' '.join(found)[:80]!r}")
     return values
 
@@ -128,7 +135,7 @@ def _coco_boxes(name: str, raw: str, path: Path, names: Names) -> Iterator[Note]
                 (x, y, x + width, y + height),
             )
             yield Note(kind=Kind.BOX, name=name, raw=raw, frame=frame, box=box)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise LabelError(f"not the expected JSON: {type(error).__name__} {error}") from None
 
 
@@ -138,6 +145,8 @@ def json_of(path: Path) -> Any:
         return json.loads(text_of(path))
     except json.JSONDecodeError as error:
         raise LabelError(f"not valid JSON: line {error.lineno}") from None
+    except (RecursionError, ValueError) as error:  # thousands of brackets, or of digits
+        raise LabelError(f"not valid JSON: {error}") from None
 
 
 def mask_picture(name: str, *notes: str) -> Reader:
@@ -174,22 +183,29 @@ def table(
 
 def rows_of(path: Path, delimiter: str, needed: Iterable[str], *, ragged: bool = False) -> list[dict[str, str]]:
     """The rows of a table with a header, blanks around cells removed; `ragged` rows may lack empty cells at the end.
+    Rows of nothing but blanks, as spreadsheets leave them below a table, are none.
 
     Raises:
         LabelError: a column is missing, or a row has another number of cells.
     """
-    reader = csv.DictReader(text_of(path).splitlines(), delimiter=delimiter, skipinitialspace=True)
+    try:
+        return list(_rows(csv.DictReader(_lines(path), delimiter=delimiter, skipinitialspace=True), needed, ragged))
+    except csv.Error as error:
+        raise LabelError(f"not a table: {error}") from None
+
+
+def _rows(reader: csv.DictReader[str], needed: Iterable[str], ragged: bool) -> Iterator[dict[str, str]]:
     header = [name.strip() for name in reader.fieldnames or ()]
     missing = set(needed) - set(header)
     if missing:
         raise LabelError(f"no column {', '.join(sorted(missing))}; there is: {', '.join(header)}"[:300])
     reader.fieldnames = header
-    rows = []
     for row in reader:
+        if not any(cell and "".join(cell).strip() for cell in row.values()):
+            continue
         if None in row or (None in row.values() and not ragged):
             raise LabelError(f"line {reader.line_num}: not {len(header)} cells")
-        rows.append({name: (cell or "").strip(" \t") for name, cell in row.items()})
-    return rows
+        yield {name: (cell or "").strip(" \t") for name, cell in row.items()}
 
 
 def _table(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
+from endocorpus.archive import SUFFIXES as ARCHIVE_SUFFIXES
 from endocorpus.errors import UsageError
 from endocorpus.labels import unknown_names
 from endocorpus.leaks import leak_group
@@ -327,6 +328,8 @@ def _why_unnamed(path: str) -> str:
     suffix = os.path.splitext(path)[1].lower()
     if suffix in IMAGE_SUFFIXES:
         return "an image whose name does not end in the number of a frame"
+    if path.lower().endswith(ARCHIVE_SUFFIXES):
+        return "an archive: what is packed in it is not part of the tree until it is unpacked (endocorpus fetch does)"
     if suffix in VIDEO_SUFFIXES:
         return "a video where the source's layout has none"
     return "not a kind of file that the source's layout knows"

@@ -211,7 +211,7 @@ def _fault(found: Annotation, picture: tuple[int, int]) -> str | None:
 
 
 def _seen(polygon: tuple[float, ...], picture: tuple[int, int]) -> bool:
-    """Whether the rectangle around an outline has a part in the picture; one with a corner that is no number has not."""
+    """Whether the rectangle around an outline has a part in the picture; never if a corner is no number."""
     width, height = (
         min(max(values), float(side)) - max(min(values), 0.0)
         for values, side in zip((polygon[::2], polygon[1::2]), picture, strict=True)

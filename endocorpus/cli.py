@@ -257,6 +257,8 @@ def build(
     source = load_source(source_name, privacy, rate)
     config = _config(config_file, overrides, source.defaults)
     out, name = place_of(source, out, corpus_name)
+    for line in source.unverified:
+        click.echo(f"assumed, not verified: {line}", err=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl-C
     with ShownProgress() as shown:
         corpus = build_corpus(

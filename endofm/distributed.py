@@ -52,7 +52,10 @@ def join_world(choice: DeviceChoice) -> Iterator[World]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except ValueError as error:  # MASTER_ADDR or MASTER_PORT is missing
+        raise UsageError(f"the processes cannot meet: {error}; start with torchrun") from None
     try:
         yield World(rank, size, device)
     finally:

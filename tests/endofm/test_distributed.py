@@ -119,6 +119,15 @@ def test_alone_in_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gather_keys(("a", "b")) == ["a", "b"]
 
 
+def test_processes_that_cannot_meet_are_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="start with torchrun"), join_world("cpu"):
+        raise AssertionError("joined")
+
+
 @pytest.mark.parametrize("values", [{"RANK": "0"}, {"RANK": "0", "WORLD_SIZE": "two", "LOCAL_RANK": "0"}])
 def test_half_an_environment(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
     _clear(monkeypatch)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from endocorpus.console import duration
 from endocorpus.corpus.files import atomic_file
+from endocorpus.errors import DataError
 
 _TELL_EVERY = 30  # seconds, at the least, however long a step takes
 
@@ -26,20 +28,35 @@ class MetricsFile:
 
         Rows that a killed run wrote after its last checkpoint are removed, for those steps happen again; so is a last
         line that was cut short.
+
+        Raises:
+            DataError: here and below, it cannot be written; the disk is full, for instance.
         """
-        kept = _rows_before(path, start_step) if path.exists() else ""
-        with atomic_file(path) as file:
-            file.write(kept.encode("utf-8"))
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        with self._writing():
+            kept = _rows_before(path, start_step) if path.exists() else ""
+            with atomic_file(path) as file:
+                file.write(kept.encode("utf-8"))
+            self._file = path.open("a", encoding="utf-8")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DataError(f"{self._path}: cannot be written: {error.strerror}") from None
 
     def write(self, row: Mapping[str, float]) -> None:
         """Append one row and hand it to the operating system."""
-        self._file.write(json.dumps(dict(row), allow_nan=False) + "\n")
-        self._file.flush()
+        line = json.dumps(dict(row), allow_nan=False) + "\n"
+        with self._writing():
+            self._file.write(line)
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file; what was written stays."""
-        self._file.close()
+        with self._writing():
+            self._file.close()
 
 
 def _rows_before(path: Path, start_step: int) -> str:

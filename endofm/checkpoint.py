@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import xxhash
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from endocorpus.corpus.files import atomic_path
@@ -27,6 +28,7 @@ from endofm.models import VideoTransformer
 _FORMAT = "endofm-pretrain-1"
 _TAG, _DIGEST_SIZE = b"xxh3-128", 16
 _CHUNK = 1 << 24  # bytes
+_LARGEST = 1e6  # of any weight; trained ones stay below a few hundred
 _NAME = re.compile(r"step-(\d{8,})\.pt")  # a temporary file has another name, and is never taken for a checkpoint
 
 
@@ -68,12 +70,13 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, *, keep: int) -> Path
     The file is what `torch.save` makes, with a digest behind it that `torch.load` does not mind.
 
     Raises:
-        DataError: it cannot be written; the disk is full, for instance.
+        DataError: it cannot be written; the disk is full, for instance; or the weights are no longer sensible.
     """
     path = run_dir / "checkpoints" / f"step-{checkpoint.step:08d}.pt"
     # asdict would copy every tensor.
     content = {"format": _FORMAT} | {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
 
+    _refuse_diverged(path, checkpoint.objective)
     try:
         with atomic_path(path) as temporary:
             with temporary.open("wb") as file:
@@ -81,9 +84,13 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, *, keep: int) -> Path
             digest = _digest(temporary, temporary.stat().st_size)
             with temporary.open("ab") as file:
                 file.write(_TAG + digest)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        # When the file fails, torch stumbles over the end of its archive while the error passes through.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
         raise DataError(
-            f"{path}: cannot be written: {error.strerror}; the run goes on from the checkpoint before it"
+            f"{path}: cannot be written: {cause.strerror}; the run goes on from the checkpoint before it"
         ) from None
     for old in _checkpoints(run_dir)[:-keep]:
         old.unlink()
@@ -127,11 +134,31 @@ def export_backbone(path: Path, backbone: VideoTransformer, provenance: Mapping[
         provenance: JSON values. They go into the file's metadata, together with the configuration of the backbone as
             `model`, all under the one key `endofm`: safetensors writes several keys in random order, and then equal
             runs would not leave equal files.
+
+    Raises:
+        DataError: it cannot be written, or the weights are no longer sensible.
     """
     about = {"model": backbone.config.model_dump(mode="json"), **provenance}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"endofm": json.dumps(about)})
+    _refuse_diverged(path, tensors)
+    try:
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, {"endofm": json.dumps(about)})
+    except (OSError, SafetensorError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path}: cannot be written: {said}; the same command tries it again") from None
+
+
+def _refuse_diverged(path: Path, tensors: Mapping[str, Any]) -> None:
+    """A network that normalises its layers can have a finite loss with weights of any size, which are worth nothing."""
+    for name, tensor in tensors.items():
+        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.numel():
+            largest = float(tensor.abs().max())
+            if not largest <= _LARGEST:
+                raise DataError(
+                    f"{path}: not written, since training has diverged: {name} reaches {largest:.3g}. Checkpoints "
+                    "before it are sound; try a lower optim.lr_per_256_clips or a longer optim.warmup"
+                )
 
 
 def _is_whole(path: Path) -> bool:

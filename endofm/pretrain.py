@@ -26,6 +26,7 @@ from rich.console import Console
 from torch import nn
 
 from endocorpus.corpus.files import atomic_file, sole_user
+from endocorpus.corpus.manifest import DESCRIPTOR, SHARDS
 from endocorpus.errors import DataError, UsageError
 from endofm import checkpoint as ckpt
 from endofm.config import UNCOMPARED, PretrainConfig
@@ -100,9 +101,11 @@ def pretrain(
 
     Raises:
         UsageError: the configuration does not fit the clips, the processes, or the checkpoint in `run_dir`.
-        DataError: a corpus, mixture or checkpoint cannot be used, or the loss is no longer a finite number.
+        DataError: a corpus, mixture or checkpoint cannot be used, a file cannot be written, or training has diverged.
     """
     console = console or Console(stderr=True, markup=False, highlight=False)
+    if any((run_dir / name).exists() for name in (DESCRIPTOR, SHARDS)):
+        raise UsageError(f"{run_dir}: is the folder of a corpus; name another --run-dir")
     with (
         join_world(config.run.device) as world,
         _deterministic(world.device),

@@ -317,10 +317,43 @@ def test_clips_too_short_for_the_views_are_mentioned_at_the_start(corpus: Path, 
 
 
 def test_a_loss_that_is_no_number_stops_the_run(corpus: Path, tmp_path: Path) -> None:
-    config = configure("optim.lr_per_256_clips=1e30", "run.checkpoint_every=1", "run.keep_checkpoints=9")
+    config = configure("optim.lr_per_256_clips=1e30", "run.checkpoint_every=20")
     with pytest.raises(DataError, match=r"step \d+: the loss is nan.*clips: tiny-\d(, tiny-\d){3}\."):
         train(config, corpus, tmp_path)
-    assert all(torch.isfinite(value).all() for value in state(tmp_path)["objective"].values())
+    assert latest_checkpoint(tmp_path) is None
+
+
+def test_weights_that_are_worth_nothing_are_not_kept(corpus: Path, tmp_path: Path) -> None:
+    """The loss is finite whatever their size, since every layer is normalised."""
+    lost = ("optim.lr_per_256_clips=1e30", "run.checkpoint_every=1", "run.keep_checkpoints=9")
+    with pytest.raises(DataError, match=r"step-00000002\.pt: not written.*diverged.*Checkpoints before it are sound"):
+        train(configure(*lost), corpus, tmp_path / "a")
+    assert all(value.abs().max() < 100 for value in state(tmp_path / "a")["objective"].values())
+    with pytest.raises(DataError, match="diverged"):
+        train(configure(*lost, "run.length=1 steps", "optim.warmup=0 steps"), corpus, tmp_path / "b")
+    assert not list(tmp_path.rglob("*.safetensors")) and latest_checkpoint(tmp_path / "b") is None
+
+
+def test_a_corpus_is_no_place_for_a_run(corpus: Path, tmp_path: Path) -> None:
+    before = sorted(corpus.rglob("*"))
+    with pytest.raises(UsageError, match="is the folder of a corpus"):
+        train(configure(), corpus, corpus)
+    assert sorted(corpus.rglob("*")) == before
+
+
+@pytest.mark.parametrize("size", ["16k", "400k"])
+def test_a_full_disk_is_one_line(corpus: Path, tmp_path: Path, size: str) -> None:
+    (tmp_path / "small").mkdir()
+    told = [sys.executable, "-m", "endofm", "pretrain", "--corpus", corpus, "--config", "debug"]
+    told += ["--run-dir", tmp_path / "small" / "run", *(f"--set={value}" for value in TINY)]
+    told += ["--set=run.checkpoint_every=1", "--set=run.keep_checkpoints=99"]
+    mount = f'mount -t tmpfs -o size={size} tmpfs {tmp_path / "small"} && exec "$@"'
+    apart = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if subprocess.run([*apart, mount, "-", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody mount a small disk")
+    done = subprocess.run([*apart, mount, "-", *map(str, told)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ") and "No space left" in done.stderr.splitlines()[-1]
 
 
 def test_workers_do_not_change_the_run(corpus: Path, tmp_path: Path, straight: Path) -> None:

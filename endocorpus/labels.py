@@ -165,11 +165,16 @@ def frame_index(recording: Recording, num_frames: int) -> Callable[[str], int | 
     """How label files name the frames of a recording: the stem of an image, or the number of a video's frame."""
     if recording.media.kind == "frames":
         return {_frame_key(PurePosixPath(path).stem): i for i, path in enumerate(recording.media.paths)}.get
-    return lambda key: int(key) if key.isdecimal() and int(key) < num_frames else None
+    return lambda key: int(key) if _is_number(key) and int(key) < num_frames else None
 
 
 def _frame_key(text: str) -> str:
-    return str(int(text)) if text.isdecimal() else text
+    return str(int(text)) if _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    """Whether this can be a frame's number: Python refuses to read thousands of digits."""
+    return text.isdecimal() and len(text) < 20
 
 
 def _span(first: str, last: str | None, index: Callable[[str], int | None], num_frames: int) -> Span | None:
@@ -211,7 +216,7 @@ def _fault(found: Annotation, picture: tuple[int, int]) -> str | None:
 
 
 def _seen(polygon: tuple[float, ...], picture: tuple[int, int]) -> bool:
-    """Whether the rectangle around an outline has a part in the picture; never if a corner is no number."""
+    """Whether the rectangle around an outline has a part in the picture, and all its corners are numbers."""
     width, height = (
         min(max(values), float(side)) - max(min(values), 0.0)
         for values, side in zip((polygon[::2], polygon[1::2]), picture, strict=True)

@@ -30,7 +30,7 @@ def vocabulary_of(path: Path) -> dict[int, str]:
     names: dict[int, str] = {}
     for number, line in lines_of(path):
         key, colon, name = line.partition(":")
-        if not colon or not key.strip().isdecimal():
+        if not colon or not key.strip().isdecimal() or len(key) > 9:
             raise LabelError(f"{path.name}: line {number}: expected number:name")
         names[int(key)] = name.strip()
     if sorted(names) != list(range(len(names))):

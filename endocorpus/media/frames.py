@@ -44,5 +44,6 @@ def read_mask(path: Path) -> npt.NDArray[np.bool_]:
     except Exception as error:  # noqa: BLE001 - decoders of damaged images raise whatever they stumble over
         pass_on_machine_error(error)
         raise Excluded(Stage.ANNOTATE, Reason.BAD_LABELS, f"a mask cannot be decoded: {type(error).__name__}") from None
-    few = image.mode == "P" or grey.max(initial=0) <= 1  # numbers of objects, not brightness
+    exact = image.format != "JPEG"  # in a JPEG a 1 is noise
+    few = image.mode == "P" or (exact and grey.max(initial=0) <= 1)  # numbers of objects, not brightness
     return grey >= (1 if few else 128)

@@ -87,7 +87,7 @@ LAYOUT: Layout = (
     Labels(pattern=r"(?:.*/)?official_splits/(?P<split>split_\d+)\.csv", read=split_list),
     Labels(pattern=r"(?:.*/)?metadata\.json", read=segments),
     Labels(
-        pattern=rf"(?:.*/)?labell?ed_images/(?P<class>[^/]+)/{_ID}_(?P<frame>\d+){IMAGE}",
+        pattern=rf"(?:.*/)?labell?ed_images/(?:.*/)?(?P<class>[^/]+)/{_ID}_(?P<frame>\d+){IMAGE}",
         read=from_name(finding="{class}"),
         recording=("{video}",),
         frame="{frame}",

@@ -257,7 +257,7 @@ def grey(mask: npt.NDArray[np.bool_], low: int = 0, high: int = 255) -> Image.Im
 
 def palette(mask: npt.NDArray[np.bool_]) -> Image.Image:
     picture = Image.fromarray(mask.astype(np.uint8), mode="P")
-    picture.putpalette([0, 0, 0, 128, 0, 0])  # object 1 is dark red: brightness says nothing
+    picture.putpalette([90, 90, 90, 40, 0, 0])  # object 1 is darker than what is around it: brightness says nothing
     return picture
 
 
@@ -282,6 +282,11 @@ def test_masks_of_every_kind_are_the_same_mask(kind: str, tmp_path: Path) -> Non
 def test_a_mask_saved_as_jpeg_is_read_by_a_threshold(tmp_path: Path) -> None:
     rows, maps, wrong = annotated(clip_tree(tmp_path, {2: grey(DISC)}, suffix="jpeg", quality=60))
     assert not wrong and np.array_equal(maps[str(rows[0]["mask"])] > 0, DISC)
+
+
+def test_noise_of_an_empty_jpeg_mask_is_no_object(tmp_path: Path) -> None:
+    rows, maps, wrong = annotated(clip_tree(tmp_path, {1: grey(DISC | True, 0, 1)}, suffix="jpeg"))
+    assert [row["kind"] for row in rows] == ["none"] and not maps and not wrong
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -352,6 +357,27 @@ def test_many_faults_of_one_kind_are_one_line(tmp_path: Path) -> None:
     (told,) = found.exclusions
     assert told.reason is Reason.MISPLACED and told.detail.endswith("(and 499 more like it)") and not found.annotations
     assert told.detail.startswith("SUN-Positive/annotation_txt/case1.txt: frame 0: the box 90,90,11,20")
+
+
+@pytest.mark.parametrize(
+    ("box", "fits"),
+    [
+        ("0,0,100,80", True),
+        ("-1,-1,101,81", True),  # many tools write one pixel too far
+        ("0,0,102,80", False),
+        ("0,0,100,82", False),
+        ("-2,0,100,80", False),
+        ("0,-2,100,80", False),
+        ("5,5,5,9", False),
+        ("5,9,9,5", False),
+    ],
+)
+def test_a_box_lies_in_the_picture(box: str, fits: bool, tmp_path: Path) -> None:
+    files = {"SUN-Positive/annotation_txt/case1.txt": f"{sun(1, 1)}.jpg {box},0"} | dict.fromkeys(_images(1), "x")
+    found = said("sun", plant(tmp_path, files), "pos-case1")  # a picture of 100x80
+    assert (len(found.annotations), [e.reason for e in found.exclusions]) == (
+        (1, []) if fits else (0, [Reason.MISPLACED])
+    )
 
 
 def test_private_sources_tell_no_name_of_a_label_file(tmp_path: Path) -> None:

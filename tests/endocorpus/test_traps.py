@@ -20,11 +20,12 @@ from PIL import Image
 from endocorpus.config import BuildConfig
 from endocorpus.labels import Annotated, read_labels
 from endocorpus.plan import plan_recording
-from endocorpus.records import Kind, Reason, Recording
+from endocorpus.records import Excluded, Kind, Reason, Recording
 from endocorpus.scan import Scan, scan
 from endocorpus.settings import load_settings
 from endocorpus.sources import load_source
 from endocorpus.sources.polypdiag import abnormal_test_lengths
+from tests.media import write_video
 
 Files = Mapping[str, str | bytes]
 ROOT = Path(__file__).parents[2]
@@ -326,6 +327,19 @@ def test_10_names_of_patients_are_told_to_nobody(tmp_path: Path) -> None:
     assert len(found.exclusions) == 2 and "zhang" not in f"{shown}{found.exclusions}".lower()
 
 
+@pytest.mark.parametrize(
+    ("consent", "reason"),
+    [("yes", Reason.NOT_CLEARED), ("YES ", Reason.NOT_CLEARED), ("no", Reason.NO_CONSENT), ("0", Reason.NO_CONSENT)],
+)
+def test_10_consent_that_is_not_given_is_the_reason(consent: str, reason: Reason, tmp_path: Path) -> None:
+    write_video(tmp_path / "colonoscope" / "E1" / "a.mp4", 3, size=(64, 48))
+    plant(tmp_path, {"labels.csv": f"exam_id,procedure,finding,consent\nE1,colonoscopy,polyp,{consent}\n"})
+    (recording,) = scan(load_source("renji"), tmp_path).recordings
+    with pytest.raises(Excluded) as excluded:
+        plan_recording(recording, tmp_path, load_source("renji"), load_settings(BuildConfig))
+    assert excluded.value.reason is reason
+
+
 # --- labels: what is said about which frame ---------------------------------------------------------------------------
 
 
@@ -508,7 +522,9 @@ def test_5_5_both_lists_name_a_video_and_one_names_an_image_twice(tmp_path: Path
     assert codes(found)["official_split"] == {"split_0", "split_1"} and len(found.labels) == 3
 
 
-@pytest.mark.parametrize("folder", ["Ileocecal valve", "ileocecal_valve", "Ileo-cecal valve"])
+@pytest.mark.parametrize(
+    "folder", ["Ileocecal valve", "ileocecal_valve", "Ileo-cecal valve", "ileocecal_valve.tar/Ileocecal valve"]
+)
 def test_5_8_three_spellings_of_a_class_are_one(folder: str, tmp_path: Path) -> None:
     images = f"labelled_videos/{CAPSULE}.mp4;labeled_images/{folder}/{CAPSULE}_2.jpg"
     found = said("kvasir-capsule", plant(tmp_path, named(images)), CAPSULE, 3)

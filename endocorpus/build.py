@@ -44,6 +44,7 @@ from endocorpus.receipts import (
     finish_shard,
     known_recordings,
     plan_shards,
+    reclaim,
     tidy_receipts,
     to_be_retried,
 )
@@ -125,6 +126,7 @@ def build(
         shards = plan_shards(tasks, source, config, name)
         find_receipts(shards, work, out)
         stale = [shard for shard in shards if shard.receipt is None]
+        reclaim(stale, work, out)
         _make_clips([task for shard in stale for task in shard.tasks], work, workers, watcher)
         _refuse_lost_root(scanned, root)
         _refuse_shrinking(before, planned - to_be_retried(stale), root, out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from endocorpus.corpus.shards import Sample, assign_buckets, shard_digest, write
 from endocorpus.records import Excluded, Exclusion, RecordingPlan
 from endocorpus.rows import Row, card, clip_row, excluded_row, recording_row
 from endocorpus.sources.layout import Source
-from endocorpus.staging import RECEIPTS, RETRIED, Made, MakeTask, exclusion_of, load_made
+from endocorpus.staging import RECEIPTS, RETRIED, Made, MakeTask, exclusion_of, load_made, reuse_clips
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,6 +68,28 @@ def find_receipts(shards: Sequence[Shard], work: Path, out: Path) -> None:
             shard.receipt = receipt
 
 
+def reclaim(stale: Sequence[Shard], work: Path, out: Path) -> None:
+    """Take clips that need not be encoded again out of the shards that earlier builds wrote.
+
+    A recording that comes, goes, or gets other labels rewrites its shard; the clips beside it are the same bytes.
+    """
+    lying = {clips_id: receipt for receipt in _receipts(work) for clips_id in receipt["made_of"].values()}
+    for task in (task for shard in stale for task in shard.tasks):
+        receipt = lying.get(task.clips_id)
+        if receipt and receipt["tar"]:
+            keys = {clip.key for clip in task.plan.clips}
+            rows = [row for row in receipt["clips"] if row["key"] in keys]
+            reuse_clips(task, rows, out / SHARDS / receipt["tar"]["name"])
+
+
+def _receipts(work: Path) -> Iterator[dict[str, Any]]:
+    """All receipts that are as they were written."""
+    for path in sorted((work / RECEIPTS).glob("*.json")):
+        receipt = _read(path)
+        if receipt is not None:
+            yield receipt
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     """A receipt, if there is one and it is as it was written: a damaged one proves nothing."""
     try:
@@ -96,6 +118,7 @@ def finish_shard(shard: Shard, source: Source, work: Path, out: Path, name: str)
             done.append((task.plan, outcome))
     receipt: dict[str, Any] = {
         "address": shard.address,
+        "made_of": {task.plan.recording.recording_id: task.clips_id for task in shard.tasks},
         "tar": None,
         "clips": [],
         "excluded": excluded,
@@ -161,11 +184,7 @@ def to_be_retried(shards: Sequence[Shard]) -> set[str]:
 
 def known_recordings(work: Path) -> set[str]:
     """Recordings whose clips lie in the shards that earlier builds finished."""
-    found: set[str] = set()
-    for path in (work / RECEIPTS).glob("*.json"):
-        receipt = _read(path)
-        found |= {row["recording_id"] for row in receipt["clips"]} if receipt else set()
-    return found
+    return {row["recording_id"] for receipt in _receipts(work) for row in receipt["clips"]}
 
 
 def tidy_receipts(shards: Sequence[Shard], work: Path) -> None:

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -34,8 +34,9 @@ from endocorpus.corpus.files import (
 )
 from endocorpus.corpus.manifest import SHARDS, open_corpus, table_bytes
 from endocorpus.corpus.schema import SCHEMA_VERSION
+from endocorpus.corpus.shards import read_member, sample_members
 from endocorpus.errors import DataError, UsageError
-from endocorpus.labels import gather, read_labels
+from endocorpus.labels import gather, labels_digest, read_labels
 from endocorpus.media.encode import EncodeConfig, encode
 from endocorpus.media.ffmpeg_run import encoder_build
 from endocorpus.plan import plan_recording
@@ -173,6 +174,41 @@ def _commit(folder: Path, name: str, write: Callable[[Path], dict[str, Any]]) ->
     fsync_folder(folder)
 
 
+def reuse_clips(task: MakeTask, rows: Sequence[Mapping[str, Any]], shard: Path) -> None:
+    """Commit the clips of a task from the shard in which they lie, unless one of them is damaged or missing.
+
+    Args:
+        rows: their rows of `clips.parquet`, in order.
+    """
+
+    def write(folder: Path) -> dict[str, Any]:
+        clips = []
+        with shard.open("rb") as file:
+            for number, (clip, row) in enumerate(zip(task.plan.clips, rows, strict=True)):
+                video = next(member for member in sample_members(row) if member.name == f"{clip.key}.mp4")
+                path = folder / f"{number:06d}.mp4"
+                path.write_bytes(read_member(file, video))
+                encoded = EncodedClip(
+                    plan=clip,
+                    path=str(path),
+                    size=video.size,
+                    digest=video.digest,
+                    num_frames=row["num_frames"],
+                    rate=Fraction(row["rate_num"], row["rate_den"]),
+                    keyframes=tuple(row["keyframes"]),
+                    **row["quality"],
+                )
+                clips.append(_clip_json(encoded))
+        return {"clips": clips}
+
+    try:
+        _commit(task.work / ENCODED, task.clips_id, write)
+    except (DataError, ValueError, StopIteration, FileNotFoundError):
+        return  # then it is encoded again
+    except OSError as error:
+        raise disk_error(error, task.work) from None
+
+
 def _encode_into(folder: Path, task: MakeTask) -> dict[str, Any]:
     try:
         clips = encode(task.plan, task.root, folder, task.config)
@@ -188,6 +224,8 @@ def _annotate_into(folder: Path, task: MakeTask) -> dict[str, Any]:
     picture = (facts.stored_width, facts.stored_height)
     said = read_labels(recording, task.source, task.root, facts.num_frames, picture)
     by_clip, wrong = annotate_clips(task.plan, said.annotations, task.root)
+    if labels_digest(recording, task.source, task.root) != task.plan.annotations_digest:
+        raise DataError(f"{recording.subject}: its label files changed while the corpus was built; run it again")
     rows = [row for clip in task.plan.clips if clip.key in by_clip for row in by_clip[clip.key].rows]
     (folder / _ROWS).write_bytes(table_bytes("annotations", rows))
     for key, found in by_clip.items():

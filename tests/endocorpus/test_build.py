@@ -16,10 +16,13 @@ import pytest
 import webdataset
 
 from endocorpus.build import BuildWatcher, build
+from endocorpus.config import BuildConfig
 from endocorpus.corpus.manifest import DESCRIPTOR, Corpus, open_corpus
 from endocorpus.errors import UsageError
+from endocorpus.media.encode import encode
 from endocorpus.phantom import render_source
-from endocorpus.records import REASON_TEXT, Reason
+from endocorpus.records import REASON_TEXT, EncodedClip, Reason, RecordingPlan
+from endocorpus.settings import load_settings
 from endocorpus.sources import load_source
 from endocorpus.verify import verify
 from tests.endocorpus.conftest import CONFIG, PUBLIC, fingerprint, good_tree
@@ -422,3 +425,33 @@ def test_sequences_in_one_folder_are_kept_or_lost_one_by_one(tmp_path: Path) -> 
     assert [r["path"] for r in made.table("recordings").to_pylist()] == ["case/a_*"]
     excluded = {e["subject"]: (e["reason"], e["files"]) for e in made.table("excluded").to_pylist()}
     assert excluded == {"case/b_*": ("too_short", 3), "case/c_*": ("damaged", 30)}
+
+
+def test_what_lies_in_a_shard_is_not_encoded_again(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: Corpus
+) -> None:
+    """One recording comes, and every shard is made anew: only its own clips are encoded, and the bytes are as ever."""
+    few = tmp_path / "few"
+    shutil.copytree(raw, few)
+    (few / "plain.avi").unlink()
+    one = load_settings(BuildConfig, overrides=["segment.clip_seconds=1.0"])  # everything in one shard
+    build(PUBLIC, few, tmp_path / "c", one, name="folder")
+    shutil.copy(raw / "plain.avi", few)
+    encoded: list[str] = []
+
+    def count(plan: RecordingPlan, *rest: object) -> tuple[EncodedClip, ...]:
+        encoded.append(plan.recording.recording_id)
+        return encode(plan, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("endocorpus.staging.encode", count)
+    build(PUBLIC, few, tmp_path / "c", one, name="folder")
+    assert len(encoded) == 1 and "plain" in encoded[0]
+    fresh = build(PUBLIC, few, tmp_path / "fresh", one, name="folder")
+    assert fingerprint(tmp_path / "c") == fingerprint(fresh.root)
+    (shard,) = (tmp_path / "c" / "shards").iterdir()
+    damaged = bytearray(shard.read_bytes())
+    damaged[len(damaged) // 2] ^= 255
+    shard.write_bytes(damaged)
+    encoded.clear()
+    build(PUBLIC, few, tmp_path / "c", one, name="folder")
+    assert len(encoded) == 1 and fingerprint(tmp_path / "c") == fingerprint(fresh.root)

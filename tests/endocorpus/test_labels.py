@@ -301,7 +301,7 @@ def test_a_mask_of_another_size_and_a_damaged_one_are_told_and_the_rest_stays(tm
     (root / SEG / "TrainDataset" / "GT" / "case1_1" / f"{sun(1, 3)}.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     rows, _, wrong = annotated(root)
     assert [row["frame"] for row in rows] == [1]
-    assert [reason for reason, _ in wrong] == ["misplaced", "damaged"]
+    assert [reason for reason, _ in wrong] == ["misplaced", "bad_labels"]
     assert "24x16 for a picture of 48x32" in wrong[0][1]
 
 

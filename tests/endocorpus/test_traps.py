@@ -400,7 +400,7 @@ def test_2_7_a_list_of_nul_bytes_is_damaged(size: int, tmp_path: Path) -> None:
         f"{folder}/Classification/classification.txt": b"\0" * size
     }
     found = scan(load_source("sun"), plant(tmp_path, files))
-    assert [(e.reason, e.unit) for e in found.exclusions] == [(Reason.DAMAGED, "annotation")]
+    assert [(e.reason, e.unit) for e in found.exclusions] == [(Reason.BAD_LABELS, "annotation")]
     assert len(found.recordings) == 1
 
 
@@ -420,7 +420,7 @@ def test_3_3_the_first_line_is_a_count_and_zero_is_an_answer(tmp_path: Path) -> 
 @pytest.mark.parametrize("text", ["", "1\n", "0\n1 2 3 4\n", "2\n1 2 3 4\n", "1\n1 2 3\n", "nan\n", "inf\n", "a\n"])
 def test_3_7_a_count_that_is_not_kept_is_damage(text: str, tmp_path: Path) -> None:
     found = said("ldpolypvideo", plant(tmp_path, named(LDP) | {"TrainValid/Annotations/1/0001.txt": text}), "1")
-    assert [e.reason for e in found.exclusions] == [Reason.DAMAGED] and not found.annotations
+    assert [e.reason for e in found.exclusions] == [Reason.BAD_LABELS] and not found.annotations
 
 
 HK = "11305ea5-389a-46c8-95f3-94a1af84247d"
@@ -548,7 +548,7 @@ def test_6_3_a_row_of_zeros_is_an_answer_and_a_short_row_is_damage(tmp_path: Pat
     root = plant(tmp_path, T45 | {"CholecT45/verb/VID01.txt": "0,0,0\n1,0,1\n", "CholecT45/target/VID01.txt": "0,1\n"})
     found = said("cholectriplet", root, "t45-vid01")
     assert [(a.span.start, a.kind) for a in found.annotations] == [(0, Kind.NONE), (1, Kind.LABEL)]
-    assert [e.reason for e in found.exclusions] == [Reason.DAMAGED]
+    assert [e.reason for e in found.exclusions] == [Reason.BAD_LABELS]
 
 
 @pytest.mark.parametrize("words", [None, "0:cut\n0:clip\n", "1:cut\n2:clip\n", "cut\nclip\n"])
@@ -558,7 +558,7 @@ def test_6_3_columns_that_nothing_names_are_told_and_the_recording_stays(words: 
     if words:
         plant(root, {"CholecT45/dict/verb.txt": words})
     found = said("cholectriplet", root, "t45-vid01")
-    assert [e.reason for e in found.exclusions] == [Reason.DAMAGED] and not found.annotations
+    assert [e.reason for e in found.exclusions] == [Reason.BAD_LABELS] and not found.annotations
 
 
 def t50(**rows: list[list[float]]) -> str:
@@ -755,7 +755,7 @@ def test_12_damaged_text_is_told_and_the_recording_stays(kind: str, damage: str,
     root = plant(tmp_path, {**files, path: data})
     found = said(source, root, name, 2)
     reasons = [e.reason for e in (*scan(load_source(source), root).exclusions, *found.exclusions)]
-    assert reasons == [Reason.DAMAGED] and not found.annotations
+    assert reasons == [Reason.BAD_LABELS] and not found.annotations
 
 
 @pytest.mark.parametrize("sign", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028"])

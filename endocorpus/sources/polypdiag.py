@@ -8,6 +8,7 @@ modelled on a successor of the set; nobody here has seen the archive.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -29,7 +30,7 @@ def split_list(path: Path, names: Mapping[str, str]) -> Iterator[Note]:
         video, comma, label = (part.strip() for part in line.partition(","))
         if not comma or label not in {"0", "1"}:
             raise LabelError(f"line {number}: expected video,0 or video,1")
-        stem = video.removesuffix(".mp4")
+        stem = re.sub(f"{VIDEO}$", "", video.rpartition("/")[2])
         yield Note(kind=Kind.LABEL, name="finding", raw=label, recording=stem)
         yield Note(kind=Kind.LABEL, name="official_split", raw=names["split"], recording=stem)
 
@@ -69,6 +70,7 @@ LAYOUT: Layout = (
         recording="{stem}",
         case="{stem}",
         case_basis="recording",
+        exact_names=True,  # as in Hyper-Kvasir, from which some come
     ),
     Labels(pattern=r"(?:.*/)?splits/(?P<split>train|val|test)\.txt", read=split_list),
     Labels(pattern=r"(?:.*/)?gt-colon\.npy", read=test_frames),

@@ -627,6 +627,13 @@ def test_7_3_lists_have_commas_and_no_header(blank: str, tmp_path: Path) -> None
     assert codes(said("polypdiag", root, "0_12", 9)) == {"finding": {"normal"}, "official_split": {"test"}}
 
 
+@pytest.mark.parametrize("name", ["polypp 16", "polypp 16.mp4", "polypp 16.AVI", "videos/polypp 16.mp4"])
+def test_7_3_lists_name_stems_files_or_paths(name: str, tmp_path: Path) -> None:
+    root = plant(tmp_path, named("videos/polypp 16.avi;videos/polypp16.avi") | {"splits/val.txt": f"{name},1\n"})
+    assert codes(said("polypdiag", root, "polypp 16", 9))["finding"] == {"abnormal"}
+    assert not said("polypdiag", root, "polypp16", 9).labels
+
+
 def test_7_4_frame_labels_are_the_last_sixty_videos_padded_to_sixteen(tmp_path: Path) -> None:
     lengths = abnormal_test_lengths()
     truths = {video: np.arange(length) % 7 < int(video) % 7 for video, length in lengths.items()}

@@ -174,7 +174,7 @@ def walk(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
 
 def _sort_into_rules(source: Source, files: Iterable[str], root: Path) -> _Sorted:
     kinds = _Sorted()
-    images: dict[tuple[int, tuple[tuple[str, str], ...], str], list[_Image]] = defaultdict(list)
+    images: dict[tuple[int, tuple[tuple[str, str], ...]], list[_Image]] = defaultdict(list)
     rules = [(rule, re.compile(rule.pattern, re.DOTALL)) for rule in source.layout]  # names may hold line ends
     for path in files:
         index, match = next(((i, m) for i, (_, p) in enumerate(rules) if (m := p.fullmatch(path))), (0, None))
@@ -195,9 +195,8 @@ def _sort_into_rules(source: Source, files: Iterable[str], root: Path) -> _Sorte
             if image is None:
                 kinds.nameless.append(path)
                 continue
-            suffix = os.path.splitext(path)[1].lower()
-            images[index, tuple(sorted(image.shared.items())), suffix].append(image)
-    for (index, shared, _), group in images.items():
+            images[index, tuple(sorted(image.shared.items()))].append(image)
+    for (index, shared), group in images.items():
         kinds.found.append(_sequence(rules[index][0], dict(shared), group))
     return kinds
 

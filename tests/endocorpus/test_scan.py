@@ -177,3 +177,13 @@ def test_ids_are_safe_and_printable_names_are_one_line(text: str, other: str) ->
             part.replace("-", "").replace("_", "").isalnum() for part in (text, other)
         )  # the layout spells these
         assert plain or make_id("folder", other) != made
+
+
+def test_images_of_one_sequence_may_have_several_formats(tmp_path: Path) -> None:
+    for name in ("1.jpg", "2.png", "3.JPG"):
+        (tmp_path / name).touch()
+    found = scan(load_source("folder", "public"), tmp_path)
+    assert [recording.media.paths for recording in found.recordings] == [("1.jpg", "2.png", "3.JPG")]
+    (tmp_path / "2.jpg").touch()
+    (told,) = scan(load_source("folder", "public"), tmp_path).exclusions
+    assert told.reason is Reason.AMBIGUOUS_NAME and "two images have the number 2" in told.detail and told.files == 4

@@ -126,6 +126,10 @@ def _row(found: Annotation, frames: range, placement: Placement, mask: Mask | No
     if mask is not None:
         box = _extent(mask)
         kind = Kind.MASK if box else Kind.NONE
+    if box is not None:
+        box = _stored(box)
+        if not (box[0] < box[2] and box[1] < box[3]):
+            return None
     xmin, ymin, xmax, ymax = box or (None, None, None, None)
     return {
         "frame": frames.start,
@@ -144,6 +148,12 @@ def _row(found: Annotation, frames: range, placement: Placement, mask: Mask | No
         "notes": list(found.notes),
         "origin": found.origin,
     }
+
+
+def _stored(box: Box) -> Box:
+    """A box as a table of 32-bit numbers holds it."""
+    xmin, ymin, xmax, ymax = (float(np.float32(value)) for value in box)
+    return xmin, ymin, xmax, ymax
 
 
 def _within(polygon: tuple[float, ...], size: tuple[int, int]) -> Box | None:

@@ -43,18 +43,22 @@ def compare(source: Source, scanned: Scan, plans: Sequence[RecordingPlan] | None
             expected=expected.count,
             status=expected.status,
             found=(found := _found(expected.of or what, expected.where, scanned, plans)),
-            verdict=_verdict(expected, found),
+            verdict=_verdict(expected, found, _any_of(expected.where, scanned)),
         )
         for what, expected in sorted(source.expected.items())
     )
 
 
-def _verdict(expected: Expected, found: int | None) -> Verdict:
+def _any_of(where: str | None, scanned: Scan) -> bool:
+    return any(re.fullmatch(where or ".*", recording.name, re.DOTALL) for recording in scanned.recordings)
+
+
+def _verdict(expected: Expected, found: int | None, here: bool) -> Verdict:
     if found is None:
         return "not counted"
     if found == expected.count:
         return "agrees"
-    if found == 0:
+    if found == 0 and not here:
         return "absent"
     if expected.status == "unverified":
         return "unverified"
@@ -104,6 +108,12 @@ def refuse_loose(source: Source, scanned: Scan, plans: Sequence[RecordingPlan] |
     """
     differ = [row for row in compare(source, scanned, plans) if row.verdict == "differs"]
     faults = [f"{row.found:,} {row.of} instead of {row.expected:,} ({row.what})" for row in differ]
+    lost = [
+        e
+        for e in (*scanned.exclusions, *(e for plan in plans or () for e in plan.exclusions))
+        if e.unit == "annotation"
+    ]
+    faults += [f"labels that cannot be used: {lost[0].reason} in {lost[0].subject}"] if lost else []
     faults += [f"the {row['name']} {row['raw']!r} has no code" for row in unmapped_labels(plans or ())]
     if faults:
         more = f", and {len(faults) - 5} more" if len(faults) > 5 else ""

@@ -6,10 +6,10 @@ Everything is in the coordinates of the recording and of its stored picture; `an
 from __future__ import annotations
 
 import json
-import math
+import stat
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
@@ -19,8 +19,9 @@ from endocorpus.records import Annotation, Exclusion, Kind, Label, LabelFile, Re
 from endocorpus.sources.layout import LabelError, Labels, Note, Source
 from endocorpus.vocabulary import Vocabulary, load_vocabulary, normalise
 
+_THINNEST, _FARTHEST = 0.01, 1e6  # pixels: of a box that somebody drew, and of a corner from the picture
 BOXED_FRAMES = "frames with a box"
-_FORMAT = 2  # raise it when the same files would be read otherwise
+_FORMAT = 3  # raise it when the same files would be read otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +84,8 @@ def read_labels(
         try:
             notes = list(_notes_about(recording, file, source, root, index))
         except LabelError as error:
+            if not _rule(source, file.rule).recording:
+                continue  # the scan has told what is wrong with a table, once
             unusable.append(Unusable(reason=Reason.BAD_LABELS, origin=origin, detail=f"{_where(file, index)}{error}"))
             continue
         for note in notes:
@@ -113,7 +116,7 @@ def read_labels(
                 unusable.append(Unusable(reason=Reason.MISPLACED, origin=origin, detail=detail))
             else:
                 annotations.append(found)
-    annotations = sorted(set(annotations), key=_order)
+    annotations = _numbered(sorted(set(annotations), key=_order))
     return Annotated(
         labels=tuple(sorted(set(labels), key=lambda label: (label.name, label.raw))),
         annotations=tuple(annotations),
@@ -126,16 +129,24 @@ def read_labels(
 
 def labels_digest(recording: Recording, source: Source, root: Path) -> str:
     """xxh3-128 of everything that decides what `read_labels` returns, besides this code."""
-    files = [(file.path, file.frame, _cached_digest(*_state(root / file.path))) for file in recording.label_files]
+    files = [(file.path, file.frame, _digest_or_none(root / file.path)) for file in recording.label_files]
+    images = recording.media.paths if recording.media.kind == "frames" else ()
+    stems = [PurePosixPath(path).stem for path in images]  # by which labels find their frames
     vocabulary = load_vocabulary(source.name).digest
-    return digest_bytes(json.dumps([_FORMAT, vocabulary, sorted(recording.labels.items()), files]).encode())
+    return digest_bytes(json.dumps([_FORMAT, vocabulary, sorted(recording.labels.items()), files, stems]).encode())
+
+
+def _digest_or_none(path: Path) -> str | None:
+    try:
+        return _cached_digest(*_state(path))
+    except LabelError:
+        return None
 
 
 def unknown_names(
     source: Source, tables: Iterable[LabelFile], recordings: Sequence[Recording], root: Path
-) -> tuple[list[LabelFile], list[tuple[LabelFile, Reason, str]]]:
-    """Tables that can be read, and what is wrong: tables that cannot, and rows about what is not here."""
-    readable: list[LabelFile] = []
+) -> list[tuple[LabelFile, Reason, str]]:
+    """What is wrong with tables: those that cannot be read, and rows about what is not here."""
     wrong: list[tuple[LabelFile, Reason, str]] = []
     for file in tables:
         try:
@@ -143,22 +154,18 @@ def unknown_names(
         except LabelError as error:
             wrong.append((file, Reason.BAD_LABELS, str(error)))
             continue
-        except OSError as error:
-            wrong.append((file, Reason.UNREADABLE, f"cannot be opened: {error.strerror}"))
-            continue
-        readable.append(file)
         about = _rule(source, file.rule).about
         names = {recording.name if about == "recording" else recording.case_name for recording in recordings}
-        lost = sorted(set(rows) - names - {_UNNAMED})
+        lost = sorted(name for name in rows if name is not None and name not in names)
         if lost:
             more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
             wrong.append((file, Reason.NO_PARTNER, f"names {lost[0]!r}{more}, no such {about} is here"))
-        if _UNNAMED in rows:
+        if None in rows:
             stems = {_frame_key(PurePosixPath(path).stem) for r in recordings for path in r.media.paths}
-            strays = sum(_frame_key(note.frame or "") not in stems for note in rows[_UNNAMED])
+            strays = sum(_frame_key(note.frame or "") not in stems for note in rows[None])
             if strays:
                 wrong.append((file, Reason.NO_PARTNER, f"rows about frames that are not here: {strays}"))
-    return readable, wrong
+    return wrong
 
 
 def frame_index(recording: Recording, num_frames: int) -> Callable[[str], int | None]:
@@ -178,15 +185,16 @@ def _is_number(text: str) -> bool:
 
 
 def _span(first: str, last: str | None, index: Callable[[str], int | None], num_frames: int) -> Span | None:
-    """The frames from `first` to `last`, both of them in; an end beyond the recording is its last frame."""
+    """The frames from `first` to `last`, both of them in; a number beyond the recording stands for its last frame."""
     start = index(_frame_key(first))
     if start is None:
         return None
     if last is None:
         return Span(start=start, stop=start + 1)
     stop = index(_frame_key(last))
-    stop = num_frames - 1 if stop is None else stop
-    return Span(start=start, stop=stop + 1) if stop >= start else None
+    if stop is None and _is_number(last) and int(last) >= num_frames:
+        stop = num_frames - 1
+    return Span(start=start, stop=stop + 1) if stop is not None and stop >= start else None
 
 
 def _where(file: LabelFile, index: Callable[[str], int | None]) -> str:
@@ -196,6 +204,7 @@ def _where(file: LabelFile, index: Callable[[str], int | None]) -> str:
 
 def _label(vocabulary: Vocabulary, name: str, raw: str) -> Label:
     """A label with its code; a name without a vocabulary holds free text, which is its own code."""
+    raw = raw.encode("utf-8", "backslashreplace").decode("utf-8")  # JSON may hold halves of characters
     code = vocabulary.code(name, raw) or "" if name in vocabulary.codes else normalise(raw)
     return Label(name=name, raw=raw, code=code)
 
@@ -204,7 +213,7 @@ def _fault(found: Annotation, picture: tuple[int, int]) -> str | None:
     """Why coordinates cannot be right; a box may reach one pixel beyond the picture, as many tools write."""
     if found.box is not None:
         xmin, ymin, xmax, ymax = found.box
-        if not (xmin < xmax and ymin < ymax):
+        if not (xmax - xmin >= _THINNEST and ymax - ymin >= _THINNEST):
             return f"the box {_plain(found.box)} is empty or turned over"
         if xmin < -1 or ymin < -1 or xmax > picture[0] + 1 or ymax > picture[1] + 1:
             return f"the box {_plain(found.box)} leaves the picture of {picture[0]}x{picture[1]}"
@@ -221,7 +230,23 @@ def _seen(polygon: tuple[float, ...], picture: tuple[int, int]) -> bool:
         min(max(values), float(side)) - max(min(values), 0.0)
         for values, side in zip((polygon[::2], polygon[1::2]), picture, strict=True)
     )
-    return all(map(math.isfinite, polygon)) and width > 0 and height > 0
+    plausible = all(abs(value) < _FARTHEST for value in polygon)  # false for what is no number
+    return plausible and width >= _THINNEST and height >= _THINNEST
+
+
+def _numbered(annotations: Sequence[Annotation]) -> list[Annotation]:
+    """Give masks of one name and number on one frame, which come from several files, numbers of their own."""
+    taken: set[tuple[Span, str, int]] = set()
+    done: list[Annotation] = []
+    for found in annotations:
+        if found.mask is not None:
+            number = found.instance or 0
+            while (found.span, found.label.name, number) in taken:
+                number += 1
+            taken.add((found.span, found.label.name, number))
+            found = replace(found, instance=number)  # noqa: PLW2901 - the same annotation, numbered
+        done.append(found)
+    return done
 
 
 def _plain(values: Iterable[float]) -> str:
@@ -237,6 +262,9 @@ def _order(found: Annotation) -> tuple[object, ...]:
         found.label.raw,
         found.origin,
         found.box or (),
+        found.polygon,
+        found.mask or "",
+        found.notes,
     )
 
 
@@ -246,13 +274,22 @@ def _notes_about(
     """The notes of a file that are about a recording; rows that name none belong to whose frame they name."""
     rule = _rule(source, file.rule)
     if rule.recording:
-        yield from rule.read(root / file.path, file.names)
+        path, *_ = _state(root / file.path)
+        yield from _read(rule, path, file.names)
         return
     rows = _table_notes(source, file, root)
     yield from rows.get(recording.name if rule.about == "recording" else recording.case_name, ())
-    for note in rows.get(_UNNAMED, ()):
+    for note in rows.get(None, ()):
         if note.frame is not None and index(_frame_key(note.frame)) is not None:
             yield note
+
+
+def _read(rule: Labels, path: Path, names: Mapping[str, str]) -> Iterator[Note]:
+    """The notes of a file, for whom a file that cannot be read is one that cannot be understood."""
+    try:
+        yield from rule.read(path, names)
+    except OSError as error:
+        raise LabelError(f"reading stops: {error.strerror}") from None
 
 
 def _rule(source: Source, place: int) -> Labels:
@@ -262,23 +299,31 @@ def _rule(source: Source, place: int) -> Labels:
 
 
 def _state(path: Path) -> tuple[Path, int, int]:
-    """A path with what changes when the file does, so that what was read of it can be kept."""
-    status = path.stat()
+    """A path with what changes when the file does, so that what was read of it can be kept.
+
+    Raises:
+        LabelError: it is not a file that can be read to its end.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise LabelError(f"cannot be opened: {error.strerror}") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise LabelError("not a regular file")
     return path, status.st_mtime_ns, status.st_size
 
 
-_UNNAMED = ""
-_cached: dict[tuple[str, int, Path, int, int], Mapping[str, list[Note]]] = {}
+_cached: dict[tuple[str, int, Path, int, int], Mapping[str | None, list[Note]]] = {}
 
 
-def _table_notes(source: Source, file: LabelFile, root: Path) -> Mapping[str, list[Note]]:
+def _table_notes(source: Source, file: LabelFile, root: Path) -> Mapping[str | None, list[Note]]:
     """The notes of a table by recording; read once in a process, since every recording asks."""
     path, time, size = _state(root / file.path)
     key = (source.name, file.rule, path, time, size)
     if key not in _cached:
-        rows: dict[str, list[Note]] = defaultdict(list)
-        for note in _rule(source, file.rule).read(path, file.names):
-            rows[name_key(note.recording or _UNNAMED)].append(note)
+        rows: dict[str | None, list[Note]] = defaultdict(list)
+        for note in _read(_rule(source, file.rule), path, file.names):
+            rows[None if note.recording is None else name_key(note.recording)].append(note)
         _cached[key] = dict(rows)
     return _cached[key]
 

@@ -115,8 +115,8 @@ def scan(source: Source, root: Path, prefix: str | None = None) -> Scan:
         )
         for item, named in kept
     ]
-    readable, wrong = unknown_names(source, tables, recordings, root)
-    recordings = [replace(found, label_files=(*found.label_files, *readable)) for found in recordings]
+    wrong = unknown_names(source, tables, recordings, root)
+    recordings = [replace(found, label_files=(*found.label_files, *tables)) for found in recordings]
     outcomes += orphans + [(file.path, None, (), reason, detail) for file, reason, detail in wrong]
     exclusions = [
         Exclusion(

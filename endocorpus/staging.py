@@ -225,7 +225,7 @@ def _annotate_into(folder: Path, task: MakeTask) -> dict[str, Any]:
     said = read_labels(recording, task.source, task.root, facts.num_frames, picture)
     by_clip, wrong = annotate_clips(task.plan, said.annotations, task.root)
     if labels_digest(recording, task.source, task.root) != task.plan.annotations_digest:
-        raise DataError(f"{recording.subject}: its label files changed while the corpus was built; run it again")
+        raise DataError(f"{recording.subject}: its label files changed during the build; run the same command again")
     rows = [row for clip in task.plan.clips if clip.key in by_clip for row in by_clip[clip.key].rows]
     (folder / _ROWS).write_bytes(table_bytes("annotations", rows))
     for key, found in by_clip.items():
@@ -308,7 +308,8 @@ def work_area(out: Path, name: str, source: str) -> Iterator[Path]:
             raise UsageError(f"{out}: cannot be written: {error.strerror}") from None
         _claim(out, name, source)
         forget_retried(work / ENCODED)
-        forget_retried(work / ANNOTATED)
+        for piece in (work / ANNOTATED).iterdir():  # quickly made again, and unlike clips not proved when they are used
+            remove(piece)
         try:
             yield work
         except OSError as error:

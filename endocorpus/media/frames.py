@@ -9,6 +9,7 @@ import av
 import av.error
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from endocorpus.errors import DataError
 from endocorpus.media.probe import open_image, pass_on_machine_error
@@ -40,10 +41,38 @@ def read_mask(path: Path) -> npt.NDArray[np.bool_]:
     """
     try:
         with open_image(path) as image:
-            grey = np.asarray(image) if image.mode == "P" else np.asarray(image.convert("L"))
+            grey, problem = _grey(image)
     except Exception as error:  # noqa: BLE001 - decoders of damaged images raise whatever they stumble over
         pass_on_machine_error(error)
-        raise Excluded(Stage.ANNOTATE, Reason.BAD_LABELS, f"a mask cannot be decoded: {type(error).__name__}") from None
-    exact = image.format != "JPEG"  # in a JPEG a 1 is noise
-    few = image.mode == "P" or (exact and grey.max(initial=0) <= 1)  # numbers of objects, not brightness
-    return grey >= (1 if few else 128)
+        grey, problem = np.zeros((1, 1), np.int64), f"cannot be decoded: {type(error).__name__}"
+    if problem:
+        raise Excluded(Stage.ANNOTATE, Reason.BAD_LABELS, f"a mask {problem}")
+    values = np.unique(grey)
+    if len(values) == 2 and image.format != "JPEG":  # whatever the two are, the brighter one is the object
+        return np.asarray(grey == values[1])
+    return np.asarray(grey >= 128)
+
+
+_GREY_SHARE = 0.2  # of pixels that are neither dark nor bright, in a picture that is a mask with soft edges
+
+
+def _grey(image: Image.Image) -> tuple[npt.NDArray[np.int64], str]:
+    """Brightness of a mask, (height, width), and why it cannot be one, or ""."""
+    if getattr(image, "n_frames", 1) > 1:
+        return np.zeros((1, 1), np.int64), "holds several pictures"
+    clear = image.convert("RGBA").getchannel("A").getextrema() if "A" in image.getbands() else (255, 255)
+    if clear != (255, 255):
+        return np.zeros((1, 1), np.int64), "has transparent parts, so where its object is is not known"
+    plain = image if image.mode.startswith(("I", "F")) else image.convert("L")
+    if image.mode == "P" and not set(np.unique(np.asarray(plain)).tolist()) <= {0, 255}:
+        plain = image  # of a palette that is not black and white, the numbers count: 0 is no object
+    grey = np.asarray(plain).astype(np.int64)
+    if plain is image and image.mode == "P":
+        grey = np.where(grey > 0, 255, 0)
+    values = np.unique(grey)
+    if len(values) == 1 and image.format != "JPEG":
+        if values[0] == 1:
+            return grey * 255, ""  # a picture of ones is all object
+        return grey, f"has the one value {values[0]}, neither black nor white" if 32 <= values[0] < 224 else ""
+    vague = len(values) > 2 and float(((grey >= 64) & (grey < 192)).mean()) > _GREY_SHARE
+    return grey, "is neither black nor white in large parts" if vague or (values[-1] > 255 and len(values) > 2) else ""

@@ -34,7 +34,7 @@ def written_place(path: Path) -> Mapping[str, str] | None:
     before = stem.rstrip("0123456789")
     number = stem[len(before) :]
     sequence = before.rstrip("_- ") if folder.casefold() in _GENERAL_FOLDERS else folder
-    return {"sequence": sequence, "number": number} if sequence and number else None
+    return {"sequence": sequence, "number": number} if sequence and 0 < len(number) < 19 else None
 
 
 _PLACE = NamedBy(path="{top}train2019/Annotation/{frame}.xml", read=written_place)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,6 +22,7 @@ from endocorpus.records import Kind
 from endocorpus.sources.layout import LabelError, Note, Reader
 
 Names = Mapping[str, str]
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")  # Python takes 1_0 for one as well
 
 
 def text_of(path: Path) -> str:
@@ -57,10 +59,7 @@ def numbers_in(text: Iterable[str], where: str, count: int) -> tuple[float, ...]
         LabelError: there are more or fewer, or something else, or one is not finite.
     """
     found = list(text)
-    try:
-        values = tuple(float(part) for part in found)
-    except ValueError:
-        values = ()
+    values = tuple(float(part) for part in found if _NUMBER.fullmatch(part.strip()))
     if len(values) != count or not all(map(math.isfinite, values)):
         raise LabelError(f"{where}: expected {count} numbers, found {' '.join(found)[:80]!r}")
     return values
@@ -189,13 +188,18 @@ def rows_of(path: Path, delimiter: str, needed: Iterable[str], *, ragged: bool =
         LabelError: a column is missing, or a row has another number of cells.
     """
     try:
-        return list(_rows(csv.DictReader(_lines(path), delimiter=delimiter, skipinitialspace=True), needed, ragged))
+        return list(
+            _rows(csv.DictReader(_lines(path), delimiter=delimiter, skipinitialspace=True, strict=True), needed, ragged)
+        )
     except csv.Error as error:
         raise LabelError(f"not a table: {error}") from None
 
 
 def _rows(reader: csv.DictReader[str], needed: Iterable[str], ragged: bool) -> Iterator[dict[str, str]]:
     header = [name.strip() for name in reader.fieldnames or ()]
+    twice = {name for name in needed if header.count(name) > 1}
+    if twice:
+        raise LabelError(f"several columns are called {', '.join(sorted(twice))}")
     missing = set(needed) - set(header)
     if missing:
         raise LabelError(f"no column {', '.join(sorted(missing))}; there is: {', '.join(header)}"[:300])
@@ -205,6 +209,10 @@ def _rows(reader: csv.DictReader[str], needed: Iterable[str], ragged: bool) -> I
             continue
         if None in row or (None in row.values() and not ragged):
             raise LabelError(f"line {reader.line_num}: not {len(header)} cells")
+        if any("\n" in (cell or "") for cell in row.values()):
+            raise LabelError(
+                f"line {reader.line_num}: a cell goes over several lines; a quotation mark may lack its other"
+            )
         yield {name: (cell or "").strip(" \t") for name, cell in row.items()}
 
 

@@ -37,7 +37,7 @@ def lesion_boxes(path: Path, names: Mapping[str, str]) -> Iterator[Note]:
     for note, element in voc_objects(path):
         lesion = (element.findtext("unique_id") or "").strip()
         number = lesion.rpartition("_")[2]
-        instance = int(number) if number.isdecimal() else note.instance
+        instance = int(number) if number.isdecimal() and len(number) < 9 else note.instance
         yield replace(note, raw=known.get(lesion, note.raw), instance=instance)
 
 

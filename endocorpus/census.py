@@ -37,7 +37,8 @@ class Entry:
     """One recording of a corpus. `name` and `case` are its ids where the source is private.
 
     `own_group` is the group that edges give its case; `group` that of the corpus, in which several own groups may be
-    one; `component` the same over all corpora that were read together.
+    one; `component` the same over all corpora that were read together, and `common_group` the first of the groups that
+    its source has in the component: the name under which a split deals all of them out.
     """
 
     corpus: str
@@ -51,6 +52,7 @@ class Entry:
     labels: Mapping[str, tuple[str, ...]]  # codes by the label's name
     clips: tuple[Clip, ...]
     component: int = -1
+    common_group: str = ""
 
     @property
     def published(self) -> bool:
@@ -64,7 +66,7 @@ class Entry:
     def row(self) -> Row:
         """The recording as a split looks at it."""
         labels = {name: ";".join(codes) for name, codes in self.labels.items()}
-        return Row(recording=self.name, case=self.case, leak_group=self.group, labels=labels)
+        return Row(recording=self.name, case=self.case, leak_group=self.common_group or self.group, labels=labels)
 
 
 def open_all(folders: Iterable[Path]) -> tuple[Corpus, ...]:
@@ -163,4 +165,12 @@ def _join(found: Sequence[Entry]) -> tuple[Entry, ...]:
         for other in (entry.own_group, *(f"clip {clip.digest}" for clip in entry.clips)):
             parents[root(other)] = first = root(first)
     numbers: dict[str, int] = {}
-    return tuple(replace(entry, component=numbers.setdefault(root(entry.group), len(numbers))) for entry in found)
+    components = [numbers.setdefault(root(entry.group), len(numbers)) for entry in found]
+    common: dict[tuple[int, str], str] = {}
+    for entry, component in zip(found, components, strict=True):
+        place = component, entry.source
+        common[place] = min(common.get(place, entry.group), entry.group)
+    return tuple(
+        replace(entry, component=component, common_group=common[component, entry.source])
+        for entry, component in zip(found, components, strict=True)
+    )

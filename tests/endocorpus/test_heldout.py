@@ -64,6 +64,7 @@ def test_components_are_what_groups_and_bytes_connect(found: list[tuple[int, int
         for other, beside in zip(joined, marks, strict=True):
             together = any(mark <= group and beside <= group for group in merged)
             assert (one.component == other.component) == together
+            assert (one.row().leak_group == other.row().leak_group) == together, "all sides are those of a component"
 
 
 def test_a_corpus_of_the_source_tells_the_sides() -> None:

@@ -355,6 +355,17 @@ def test_a_leak_that_nobody_told_of_ends_in_exit_code_1(raw_trees: Path, tmp_pat
     assert "val: val-1; test: test-77" in result.stdout and not out.exists()
 
 
+def test_a_copy_in_another_corpus_leaks(corpora: Corpora, raw_trees: Path, tmp_path: Path) -> None:
+    tree = Path(shutil.copytree(raw_trees / "kumc", tmp_path / "kumc"))
+    shutil.move(tree / "val2019/Image/1", tree / "test2019/Image/77")
+    other = built(tree, tmp_path / "c", "kumc", "segment.policy=endofm150", name="other")
+    alone = [run("splits", "kumc-official", "--corpus", folder) for folder in (other, corpora["kumc"])]
+    assert [result.exit_code for result in alone] == [0, 0]
+    result = run("splits", "kumc-official", "--corpus", other, "--corpus", corpora["kumc"])
+    assert result.exit_code == 1 and "1 leak group on more than one side" in error_line(result)
+    assert "val: val-1; test: test-77" in result.stdout
+
+
 def test_splits_refuse_what_does_not_belong(corpora: Corpora, tmp_path: Path) -> None:
     for args, problem in (
         (("kumc-official", "--corpus", corpora["cvc-12k"]), "holds cvc-12k, and the split is one of kumc"),

@@ -51,6 +51,7 @@ class Entry:
     group: str
     labels: Mapping[str, tuple[str, ...]]  # codes by the label's name
     clips: tuple[Clip, ...]
+    media: str | None = None  # xxh3-128 of its files, 32 hex digits; None where the source is private
     component: int = -1
     common_group: str = ""
 
@@ -134,6 +135,7 @@ def _members(corpus: Corpus) -> list[Entry]:
             group=names.get(row["leak_group"], row["leak_group"]),
             labels=_codes(row["labels"]),
             clips=tuple(sorted(clips[row["recording_id"]], key=lambda clip: clip.key)),
+            media=row["media_xxh3_128"],
         )
         for row in sorted(rows, key=lambda row: str(row["recording_id"]))
     ]
@@ -148,7 +150,10 @@ def _codes(labels: Iterable[Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
 
 
 def _join(found: Sequence[Entry]) -> tuple[Entry, ...]:
-    """Number the components: recordings with a group or the bytes of a clip in common, in however many steps.
+    """Number the components: recordings with a group, their files' bytes or a clip's in common, in however many steps.
+
+    Clips tell of private sources, too; files, of recordings that were cut otherwise.
+
 
     A group of an owner's corpus is an id that begins with the corpus's name, so it never meets another corpus's.
     """
@@ -162,7 +167,8 @@ def _join(found: Sequence[Entry]) -> tuple[Entry, ...]:
 
     for entry in found:
         first = root(entry.group)
-        for other in (entry.own_group, *(f"clip {clip.digest}" for clip in entry.clips)):
+        files = () if entry.media is None else (f"media {entry.media}",)
+        for other in (entry.own_group, *files, *(f"clip {clip.digest}" for clip in entry.clips)):
             parents[root(other)] = first = root(first)
     numbers: dict[str, int] = {}
     components = [numbers.setdefault(root(entry.group), len(numbers)) for entry in found]

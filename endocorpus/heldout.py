@@ -2,7 +2,7 @@
 
 What edges say counts whatever its certainty, and needs no corpus of the source in question: the edges give the names
 that its cases may have. Where its corpora are at hand, a case that they put on another side only is free, and what
-they know beyond the edges counts too: their own leak groups, and clips of equal bytes.
+they know beyond the edges counts too: their own leak groups, and files or clips of equal bytes.
 """
 
 from __future__ import annotations

@@ -94,6 +94,7 @@ def recording_row(plan: RecordingPlan, source: Source) -> Row:
         "codec": facts.codec,
         "container": facts.container,
         "bytes": facts.bytes,
+        "media_xxh3_128": facts.digest if public else None,
         "labels": _labels(plan.labels),
         "num_clips": len(plan.clips),
     }

@@ -47,6 +47,8 @@ RECORDINGS = _table(
     codec=pa.string(),
     container=pa.string(),
     bytes=pa.int64(),
+    media_xxh3_128=(pa.string(), True),  # over the media files in their order: equal however they were cut; null if
+    # private, since it would tell who has the same file
     labels=_LABELS,
     num_clips=pa.int32(),
 )

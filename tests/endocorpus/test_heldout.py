@@ -18,12 +18,14 @@ names = st.one_of(st.sampled_from(NAMES), st.text(max_size=6).filter(lambda name
 places = st.tuples(st.sampled_from(SOURCES), names)
 
 
-def entry(source: str, name: str, *, corpus: str = "c", group: str | None = None, digest: str = "") -> Entry:
+def entry(
+    source: str, name: str, *, corpus: str = "c", group: str | None = None, digest: str = "", media: str | None = None
+) -> Entry:
     own = leak_group(source, name)
     clip = Clip(key=f"{corpus}-{name}", num_frames=9, digest=digest or f"{corpus}/{source}/{name}")
     return Entry(
         corpus=corpus, source=source, recording_id=f"{corpus}-{name}", name=name, case=name, group_id="", own_group=own,
-        group=group or own, labels={}, clips=(clip,),
+        group=group or own, labels={}, clips=(clip,), media=media,
     )  # fmt: skip
 
 
@@ -48,13 +50,18 @@ def test_a_side_leaks_as_its_split_deals_it(place: tuple[str, str]) -> None:
         assert (case_leaks(watch(held_out(name), ()), one, [one.own_group]) is not None) == tested
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 12)), max_size=25))
-def test_components_are_what_groups_and_bytes_connect(found: list[tuple[int, int, int]]) -> None:
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 12), st.integers(0, 12)), max_size=25))
+def test_components_are_what_groups_and_bytes_connect(found: list[tuple[int, int, int, int]]) -> None:
     plain = [
-        entry("sun", f"n{own}", corpus=f"c{i}", group=f"g{group}", digest=f"{digest}")
-        for i, (own, group, digest) in enumerate(found)
+        entry(
+            "sun", f"n{own}", corpus=f"c{i}", group=f"g{group}", digest=f"{digest}", media=f"{media}" if media else None
+        )
+        for i, (own, group, digest, media) in enumerate(found)
     ]
-    marks = [{f"{e.own_group}", e.group, f"clip {e.clips[0].digest}"} for e in plain]
+    marks = [
+        {e.own_group, e.group, f"clip {e.clips[0].digest}", *([] if e.media is None else [f"media {e.media}"])}
+        for e in plain
+    ]
     merged: list[set[str]] = []
     for mark in marks:  # the slow way
         touching = [group for group in merged if group & mark]

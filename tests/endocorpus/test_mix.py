@@ -165,6 +165,15 @@ def test_copies_are_found_by_their_bytes(corpora: Corpora) -> None:
     assert kept(mixed(corpora, "colonoscopic")) == {"adenoma_01-WL", "adenoma_01-NBI"}
 
 
+def test_copies_are_found_however_they_were_cut(corpora: Corpora, tmp_path: Path) -> None:
+    raw = corpora["mine"].parent / "raw-mine"
+    cut = built(raw, tmp_path / "c", "folder", "segment.clip_seconds=0.3", "segment.min_seconds=0.1", name="cut")
+    clips = [set(open_corpus(root).clips()["mp4_xxh3_128"].to_pylist()) for root in (cut, corpora["mine"])]
+    assert not clips[0] & clips[1]
+    chosen = mixed({**corpora, "cut": cut}, "colonoscopic", without="folder", against="cut")
+    assert not kept(chosen) and set(reasons(chosen).values()) == {("leak", "computed")}
+
+
 def test_only_the_right_cut_can_be_compared(corpora: Corpora, raw_trees: Path, tmp_path: Path) -> None:
     seconds = built(raw_trees / "colonoscopic", tmp_path / "c", "colonoscopic", "segment.min_seconds=0.5", name="other")
     result = run("mix", "endofm-pretrain", "--corpus", seconds, "--json")

@@ -6,6 +6,7 @@ was left out and why. Spans are half-open intervals of frames; rates are fractio
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,6 +18,7 @@ Privacy = Literal["public", "private"]
 
 
 _FASTEST, _SLOWEST = Fraction(500_000), Fraction(1, 100_000)
+_NUMBER = re.compile(r"[+-]?(\d+/\d+|(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?)", re.ASCII)
 
 
 def as_rate(value: Fraction) -> Fraction:
@@ -28,6 +30,19 @@ def as_rate(value: Fraction) -> Fraction:
     """
     value = min(max(value, _SLOWEST), _FASTEST)
     return max(value.limit_denominator(min(100_000, int(_FASTEST / value))), _SLOWEST)
+
+
+def plain_fraction(text: str) -> Fraction | None:
+    """A number of up to 40 characters as people write it ("25", "29.97", "2.5e1", "30000/1001"); None if it is none.
+
+    `Fraction` itself writes "1e999999999" out, which takes longer than anybody waits.
+    """
+    if len(text) > 40 or not _NUMBER.fullmatch(text.strip()):
+        return None
+    try:
+        return Fraction(text.strip())
+    except ZeroDivisionError:
+        return None
 
 
 class Stage(StrEnum):

@@ -25,7 +25,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import UID, MPEGTransferSyntaxes
 
-from endocorpus.records import Excluded, Reason, Stage
+from endocorpus.records import Excluded, Reason, Stage, plain_fraction
 
 _TAGS = (
     "Rows",
@@ -42,6 +42,7 @@ _TAGS = (
     "FrameTime",
     "RecommendedDisplayFrameRate",
 )
+_SLOWEST, _FASTEST = Fraction(1, 3600), 1000  # frames per second that are believed
 _PREAMBLE = 128  # bytes before the magic word
 # What pydicom has to say of a header quotes its values, which may be names.
 config.settings.reading_validation_mode = config.IGNORE
@@ -92,13 +93,25 @@ def dicom_facts(path: Path) -> DicomFacts:
 
 
 def _rate(header: Any) -> Fraction | None:
-    """Frames per second: cine rate, else from the time between frames, in milliseconds."""
-    if header.get("CineRate"):
-        return Fraction(str(header.CineRate)).limit_denominator(1001)
-    if header.get("FrameTime"):
-        return (1000 / Fraction(str(header.FrameTime))).limit_denominator(1001)
-    shown = header.get("RecommendedDisplayFrameRate")
-    return Fraction(str(shown)).limit_denominator(1001) if shown else None
+    """Frames per second: cine rate, else from the time between frames, in milliseconds, else as it is to be shown.
+
+    What is no number or no rate that a camera could have is passed over.
+    """
+    for tag in ("CineRate", "FrameTime", "RecommendedDisplayFrameRate"):
+        told = _number(header, tag)
+        rate = 1000 / told if told and tag == "FrameTime" else told
+        if rate and _SLOWEST <= rate <= _FASTEST:
+            # In the small numbers that a rounded rate or time between frames was made of.
+            return rate.limit_denominator(1001) if rate > 1 else 1 / (1 / rate).limit_denominator(1001)
+    return None
+
+
+def _number(header: Any, tag: str) -> Fraction | None:
+    """A value of the header as it is written: pydicom's own numbers write out whatever exponent they have."""
+    item = header.get_item(tag) if tag in header else None
+    value = getattr(item, "value", None)
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+    return plain_fraction(text.strip("\0 "))
 
 
 def _unreadable(error: Exception) -> Excluded:
@@ -121,7 +134,9 @@ def stream_in_memory(path: Path) -> Iterator[Path]:
                 file.seek(_VALUE_OFFSET, os.SEEK_CUR)
                 parse_basic_offsets(file)
                 for fragment in generate_fragments(file):
-                    os.write(descriptor, fragment)
+                    rest = memoryview(fragment)
+                    while rest:  # the system takes no more than 2 GiB at a time
+                        rest = rest[os.write(descriptor, rest) :]
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001 - as above

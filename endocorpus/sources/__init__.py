@@ -12,7 +12,7 @@ from typing import Any
 
 from endocorpus.errors import UsageError
 from endocorpus.manifests import manifests_folder
-from endocorpus.records import Privacy, as_rate
+from endocorpus.records import Privacy, as_rate, plain_fraction
 from endocorpus.sources.layout import Archive, Expected, FrameFolders, Layout, Source
 
 _PACKAGE = Path(__file__).parent
@@ -55,11 +55,8 @@ def read_rate(text: str) -> Fraction | None:
 
     29.97 and its kin are rounded: above 5, what 1000/1001 of a whole number rounds to is taken for just that.
     """
-    try:
-        rate = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        return None
-    if not 0 < rate <= 1000:
+    rate = plain_fraction(text)
+    if rate is None or not 0 < rate <= 1000:
         return None
     broadcast = round(rate * Fraction(1001, 1000)) * Fraction(1000, 1001)
     near = rate > 5 and rate.denominator > 1 and abs(broadcast - rate) < Fraction(1, 200)

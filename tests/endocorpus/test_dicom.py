@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.encaps import encapsulate, generate_fragments
+from pydicom.tag import Tag
 
 from endocorpus.build import build
 from endocorpus.config import BuildConfig
-from endocorpus.media.dicom import stream_in_memory
+from endocorpus.media.dicom import dicom_facts, stream_in_memory
 from endocorpus.media.probe import probe
 from endocorpus.phantom.dicom import PLANTED, write_dicom
 from endocorpus.phantom.plan import plan_recording
@@ -63,6 +67,47 @@ def test_a_stream_in_several_fragments_is_joined(written: Path, tmp_path: Path) 
     assert len(list(generate_fragments(header.PixelData[8:]))) == len(parts) > 1
     facts = probe(Media(kind="video", paths=("parts.dcm",)), tmp_path)
     assert (facts.num_frames, facts.codec) == (25, "h264")
+
+
+def test_a_write_that_is_cut_short_goes_on(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system takes 2 GiB at a time; here it takes 1000 bytes."""
+    with stream_in_memory(written / "h264" / "IMG_0001.dcm") as stream:
+        whole = stream.read_bytes()
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:1000]))
+    with stream_in_memory(written / "h264" / "IMG_0001.dcm") as stream:
+        assert len(whole) > 1000 and stream.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("cine", "time", "rate"),
+    [
+        ("-25", None, None),
+        ("0", None, None),
+        ("1000000000000", None, None),
+        ("1e99999999", None, None),
+        (None, "1e99999999", None),
+        (None, "0", None),
+        (None, "3600001", None),
+        (None, "3600000", Fraction(1, 3600)),
+        (None, "33.3667", Fraction(2997, 100)),
+        ("-25", "40", Fraction(25)),
+        ("30", "40", Fraction(30)),
+    ],
+)
+@pytest.mark.parametrize("syntax", ["h264", "rgb"])
+def test_a_rate_that_no_camera_has_is_passed_over(
+    syntax: str, cine: str | None, time: str | None, rate: Fraction | None, written: Path, tmp_path: Path
+) -> None:
+    data = dcmread(written / syntax / "IMG_0001.dcm")
+    for tag, value in ((0x00180040, cine), (0x00181063, time), (0x00082144, None)):
+        data.pop(tag, None)
+        if value is not None:
+            vr, text = "DS" if value is time else "IS", value.encode() + b" " * (len(value) % 2)
+            data[tag] = RawDataElement(Tag(tag), vr, len(text), text, 0, is_implicit_VR=False, is_little_endian=True)
+    data.save_as(tmp_path / "a.dcm")
+    assert dicom_facts(tmp_path / "a.dcm").rate == rate
+    assert probe(Media(kind="video", paths=("a.dcm",)), tmp_path).rate == (rate or 25)
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES)

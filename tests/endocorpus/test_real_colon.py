@@ -128,7 +128,9 @@ def test_a_rate_moves_by_no_more_than_its_rounding(rate: Fraction) -> None:
     assert read_rate(str(read)) == read
 
 
-@pytest.mark.parametrize("text", ["", "0", "-25", "abc", "1/0", "1e400", "1001", "nan", "inf"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "-25", "abc", "1/0", "1e400", "1001", "nan", "inf", "1e9999999999", "1e-9999999999", "9" * 5000]
+)
 def test_what_is_no_rate(text: str) -> None:
     assert read_rate(text) is None
 

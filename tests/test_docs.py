@@ -49,7 +49,7 @@ def test_the_tour_is_what_make_demo_runs() -> None:
 def test_the_demo_names_the_report_of_real_media_where_it_makes_one(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
     for media, wanted in ((tmp_path, True), (tmp_path / "none", False)):
-        command = ["make", "--dry-run", "--always-make", "demo", f"REAL_MEDIA={media}"]
+        command = ["make", "--no-print-directory", "--dry-run", "--always-make", "demo", f"REAL_MEDIA={media}"]
         last = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
         assert "demo/views.png" in last and ("demo/corpora/real/report/index.html" in last) == wanted
 

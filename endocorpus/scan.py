@@ -326,7 +326,7 @@ def _places(files: Sequence[str]) -> Callable[[str], str]:
 def _why_unnamed(path: str) -> str:
     suffix = os.path.splitext(path)[1].lower()
     if suffix in IMAGE_SUFFIXES:
-        return "an image whose name does not end in the number of a frame"
+        return "an image that no rule of the layout takes: not numbered, or --root is a folder too high or too deep"
     if path.lower().endswith(ARCHIVE_SUFFIXES):
         return "an archive: what is packed in it is not part of the tree until it is unpacked (endocorpus fetch does)"
     if suffix in VIDEO_SUFFIXES:

@@ -116,7 +116,7 @@ def read_labels(
                 unusable.append(Unusable(reason=Reason.MISPLACED, origin=origin, detail=detail))
             else:
                 annotations.append(found)
-    annotations = _numbered(sorted(set(annotations), key=_order))
+    annotations = _numbered(_once(sorted(set(annotations), key=_order)))
     return Annotated(
         labels=tuple(sorted(set(labels), key=lambda label: (label.name, label.raw))),
         annotations=tuple(annotations),
@@ -232,6 +232,17 @@ def _seen(polygon: tuple[float, ...], picture: tuple[int, int]) -> bool:
     )
     plausible = all(abs(value) < _FARTHEST for value in polygon)  # false for what is no number
     return plausible and width >= _THINNEST and height >= _THINNEST
+
+
+def _once(annotations: Iterable[Annotation]) -> list[Annotation]:
+    """Without boxes that a second file draws on the very same pixels, with the same meaning."""
+    drawn: dict[tuple[object, ...], str] = {}
+    return [
+        found
+        for found in annotations
+        if found.box is None
+        or drawn.setdefault((found.span, found.label.name, found.label.code, found.box), found.origin) == found.origin
+    ]
 
 
 def _numbered(annotations: Sequence[Annotation]) -> list[Annotation]:

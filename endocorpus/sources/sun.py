@@ -41,24 +41,25 @@ def sun_boxes(path: Path, names: Mapping[str, str]) -> Iterator[Note]:
             yield Note(kind=Kind.BOX, name="box", raw=f"{kind:g}", frame=stem, box=(xmin, ymin, xmax, ymax), instance=0)
 
 
-def _frames(folder: str, recording: str, case: str, rate: Fraction = Fraction(30)) -> FrameFolders:
+def _frames(folder: str, recording: str, rate: Fraction = Fraction(30), **labels: str) -> FrameFolders:
     return FrameFolders(
         pattern=rf"{folder}/{_NAME}\.jpg",
         recording=recording,
-        case=case,
+        case=recording,
         case_basis="lesion",
         rate=rate,
         order=_ORDER,
         gaps="join",
         links=("exam",),
+        labels=labels,
     )
 
 
 LAYOUT: Layout = (
-    _frames(rf"{_POSITIVE}/case(?P<case>\d+)", "pos-case{case}", "pos-case{case}"),
+    _frames(rf"{_POSITIVE}/case(?P<case>\d+)", "pos-case{case}"),
     # The lengths in frames and seconds that the provider lists make 33.33 frames per second for these two.
-    _frames(rf"{_NEGATIVE}/case(?P<case>6|7)", "neg-case{case}", "neg-case{case}", Fraction(100, 3)),
-    _frames(rf"{_NEGATIVE}/case(?P<case>\d+)", "neg-case{case}", "neg-case{case}"),
+    _frames(rf"{_NEGATIVE}/case(?P<case>6|7)", "neg-case{case}", Fraction(100, 3), finding="Non-Polyp"),
+    _frames(rf"{_NEGATIVE}/case(?P<case>\d+)", "neg-case{case}", finding="Non-Polyp"),
     FrameFolders(
         pattern=rf"{_SEG}/Frame/{_CLIP}/{_NAME}\.jpg",
         recording="seg-case{case}{clip}",

@@ -203,3 +203,19 @@ def test_two_mask_files_of_one_frame_stay_two_objects(tmp_path: Path) -> None:
     Image.fromarray(np.roll(disc(0, 255), 15, axis=1)).save(folder / "1-1_Polyp.png")
     rows = build(load_source("cvc-12k"), root, tmp_path / "c", SHORT).table("annotations").to_pylist()
     assert [(row["frame"], row["instance"]) for row in rows] == [(0, 0), (0, 1)]
+
+
+def test_a_box_that_two_files_draw_is_one_box(tmp_path: Path) -> None:
+    stem = "case_M_20181001100941_0U62372100109341_1_005_001-1_a2_ayy_image0001"
+    coco = (
+        f'{{"images": [{{"id": "i", "file_name": "{stem}"}}], "annotation": [{{"id": "i", "bbox": [4, 5, 20, 30]}}]}}'
+    )
+    files = {
+        f"sundatabase_positive_part1/case1/{stem}.jpg": "x",
+        "sundatabase_positive_part1/annotation_txt/case1.txt": f"{stem}.jpg 4,5,24,35,0\n",
+        "SUN-SEG-Annotation/TrainDataset/Detection/bbox_annotation.json": coco,
+    }
+    assert len(said("sun", plant(tmp_path, files), "pos-case1").annotations) == 1
+    other = coco.replace("[4, 5, 20, 30]", "[4, 5, 21, 30]")
+    plant(tmp_path, {"SUN-SEG-Annotation/TrainDataset/Detection/bbox_annotation.json": other})
+    assert len(said("sun", tmp_path, "pos-case1").annotations) == 2

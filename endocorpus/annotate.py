@@ -120,7 +120,8 @@ def _row(found: Annotation, frames: range, placement: Placement, mask: Mask | No
         if box is None:
             return None
     if polygon:
-        box = _within(polygon, placement.size)
+        xs, ys = polygon[::2], polygon[1::2]
+        box = placement.seen((min(xs), min(ys), max(xs), max(ys)))
         if box is None:
             return None
     if mask is not None:
@@ -154,13 +155,6 @@ def _stored(box: Box) -> Box:
     """A box as a table of 32-bit numbers holds it."""
     xmin, ymin, xmax, ymax = (float(np.float32(value)) for value in box)
     return xmin, ymin, xmax, ymax
-
-
-def _within(polygon: tuple[float, ...], size: tuple[int, int]) -> Box | None:
-    """The box around a polygon, as far as it lies in the picture."""
-    xs, ys = polygon[::2], polygon[1::2]
-    box = (max(min(xs), 0.0), max(min(ys), 0.0), min(max(xs), float(size[0])), min(max(ys), float(size[1])))
-    return box if box[0] < box[2] and box[1] < box[3] else None
 
 
 def _extent(mask: Mask) -> Box | None:

@@ -36,21 +36,22 @@ class Compared:
 
 def compare(source: Source, scanned: Scan, plans: Sequence[RecordingPlan] | None = None) -> tuple[Compared, ...]:
     """Every expected count of a source beside what a scan, and the plans if they are there, found."""
-    return tuple(
-        Compared(
-            what=what,
-            of=expected.of or what,
-            expected=expected.count,
-            status=expected.status,
-            found=(found := _found(expected.of or what, expected.where, scanned, plans)),
-            verdict=_verdict(expected, found, _any_of(expected.where, scanned)),
-        )
-        for what, expected in sorted(source.expected.items())
+    return tuple(_compared(what, expected, scanned, plans) for what, expected in sorted(source.expected.items()))
+
+
+def _compared(what: str, expected: Expected, scanned: Scan, plans: Sequence[RecordingPlan] | None) -> Compared:
+    wanted, of = re.compile(expected.where or ".*", re.DOTALL), expected.of or what
+    recordings = [recording for recording in scanned.recordings if wanted.fullmatch(recording.name)]
+    matching = None if plans is None else [plan for plan in plans if wanted.fullmatch(plan.recording.name)]
+    found = _found(of, recordings, matching)
+    return Compared(
+        what=what,
+        of=of,
+        expected=expected.count,
+        status=expected.status,
+        found=found,
+        verdict=_verdict(expected, found, here=bool(recordings)),
     )
-
-
-def _any_of(where: str | None, scanned: Scan) -> bool:
-    return any(re.fullmatch(where or ".*", recording.name, re.DOTALL) for recording in scanned.recordings)
 
 
 def _verdict(expected: Expected, found: int | None, here: bool) -> Verdict:
@@ -66,24 +67,21 @@ def _verdict(expected: Expected, found: int | None, here: bool) -> Verdict:
     return "agrees" if near else "differs"
 
 
-def _found(of: str, where: str | None, scanned: Scan, plans: Sequence[RecordingPlan] | None) -> int | None:
-    wanted = re.compile(where or ".*", re.DOTALL)
-    recordings = [recording for recording in scanned.recordings if wanted.fullmatch(recording.name)]
+def _found(of: str, recordings: Sequence[Recording], plans: Sequence[RecordingPlan] | None) -> int | None:
     if of == "recordings":
         return len(recordings)
     if of == "cases":
         return len({recording.case_id for recording in recordings})
     if plans is None:
         return _pictures(recordings) if of == "frames" else None
-    matching = [plan for plan in plans if wanted.fullmatch(plan.recording.name)]
     if of == "clips":
-        return sum(len(plan.clips) for plan in matching)
+        return sum(len(plan.clips) for plan in plans)
     if of == "frames":
-        return sum(plan.facts.num_frames for plan in matching)
+        return sum(plan.facts.num_frames for plan in plans)
     kinds = {"boxes": "box", "masks": "mask", "polygons": "polygon", "triplets": "triplet"}
     kind = kinds.get(of, of)
     if kind in kinds.values() or kind == BOXED_FRAMES:
-        return sum(plan.annotations.get(kind, 0) for plan in matching)
+        return sum(plan.annotations.get(kind, 0) for plan in plans)
     return None
 
 

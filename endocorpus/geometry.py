@@ -27,9 +27,11 @@ class Placement:
 
     def box(self, box: Box) -> Box | None:
         """A box (xmin, ymin, xmax, ymax) in the clip's picture, or None if no part of it is seen there."""
-        xmin, ymin = self.point(*box[:2])
-        xmax, ymax = self.point(*box[2:])
-        width, height = self.size
+        return self.seen((*self.point(*box[:2]), *self.point(*box[2:])))
+
+    def seen(self, box: Box) -> Box | None:
+        """What lies in the clip's picture of a box that is in its coordinates, or None if nothing does."""
+        (xmin, ymin, xmax, ymax), (width, height) = box, self.size
         seen = (max(xmin, 0.0), max(ymin, 0.0), min(xmax, float(width)), min(ymax, float(height)))
         return seen if seen[0] < seen[2] and seen[1] < seen[3] else None
 

@@ -1,7 +1,8 @@
 """What a run leaves on disk: checkpoints that either exist whole or not at all, and the exported backbone.
 
-A checkpoint is everything that a run needs to go on as if it had never stopped. It is loaded with
-`weights_only=True`: a file from a stranger cannot run code.
+A checkpoint is everything that a run needs to go on as if it had never stopped, whatever the number of its processes
+and however its weights are shared between them. It is loaded with `weights_only=True`: a file from a stranger cannot
+run code.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ import torch
 import xxhash
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from endocorpus.corpus.files import atomic_path
 from endocorpus.errors import DataError
-from endofm.models import VideoTransformer
+from endofm.models import ModelConfig
 
-_FORMAT = "endofm-pretrain-1"
+_FORMAT = "endofm-pretrain-2"
 _TAG, _DIGEST_SIZE = b"xxh3-128", 16
 _CHUNK = 1 << 24  # bytes
 _LARGEST = 1e6  # of any weight; trained ones stay below a few hundred
@@ -41,7 +43,8 @@ class Checkpoint:
         config: the resolved configuration, as JSON values.
         clips: fingerprint of the clip set.
         objective: its `state_dict`; for DINO `student.*`, `teacher.*` (each with `backbone.*`, `head.*`) and `centre`.
-        optimizer: its `state_dict`.
+        optimizer: moments by the name of their parameter.
+        health: the features that `endofm.health` remembers.
         versions: of the libraries that wrote the file, and the number of threads; for people, never compared.
     """
 
@@ -50,6 +53,7 @@ class Checkpoint:
     clips: str
     objective: dict[str, Any]
     optimizer: dict[str, Any]
+    health: dict[str, Any]
     versions: dict[str, str]
 
 
@@ -97,6 +101,34 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, *, keep: int) -> Path
     return path
 
 
+class DamagedError(DataError):
+    """A checkpoint that is not what was written."""
+
+
+def newest_sound_checkpoint(run_dir: Path) -> tuple[Path | None, Checkpoint | None, list[Path]]:
+    """The newest checkpoint that is whole, with its content, and the damaged ones that are newer.
+
+    Raises:
+        DataError: there are checkpoints, and none is whole; or one is whole and still cannot be used.
+    """
+    damaged: list[Path] = []
+    for path in reversed(_checkpoints(run_dir)):
+        try:
+            return path, load_checkpoint(path), damaged
+        except DamagedError:
+            damaged.append(path)
+    if damaged:
+        raise DataError(
+            f"{run_dir / 'checkpoints'}: none of the {len(damaged)} checkpoints is whole; start in a new folder"
+        )
+    return None, None, []
+
+
+def set_aside(path: Path) -> None:
+    """Rename a damaged checkpoint, so that it is neither counted among those to keep nor tried again."""
+    path.rename(path.with_name(f"{path.name}.damaged"))
+
+
 def latest_checkpoint(run_dir: Path) -> Path | None:
     """The checkpoint with the most steps, or None where there is none."""
     found = _checkpoints(run_dir)
@@ -109,12 +141,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
     The checksums inside the file would not do: torch ignores them, and none covers the table of contents.
 
     Raises:
-        DataError: cut short, altered, or not a checkpoint of this program; the message says what to do.
+        DamagedError: cut short or altered.
+        DataError: it cannot be read, or is not a checkpoint of this program; the message says what to do.
     """
     remedy = "remove it to go on from the checkpoint before it, or start in a new folder"
     try:
         if not _is_whole(path):
-            raise DataError(f"{path}: damaged, or not a checkpoint of endofm; {remedy}")
+            raise DamagedError(f"{path}: damaged, or not a checkpoint of endofm; {remedy}")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
@@ -125,12 +158,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(**{field.name: content[field.name] for field in fields(Checkpoint)})
 
 
-def export_backbone(path: Path, backbone: VideoTransformer, provenance: Mapping[str, Any]) -> None:
+def export_backbone(
+    path: Path, config: ModelConfig, state: Mapping[str, Tensor], provenance: Mapping[str, Any]
+) -> None:
     """Write the weights as safetensors, keys and shapes being those of the released Endo-FM backbone.
 
     Args:
         path: of the file.
-        backbone: to export, from any device.
+        config: the shape of the backbone.
+        state: its weights, on any device.
         provenance: JSON values. They go into the file's metadata, together with the configuration of the backbone as
             `model`, all under the one key `endofm`: safetensors writes several keys in random order, and then equal
             runs would not leave equal files.
@@ -138,8 +174,8 @@ def export_backbone(path: Path, backbone: VideoTransformer, provenance: Mapping[
     Raises:
         DataError: it cannot be written, or the weights are no longer sensible.
     """
-    about = {"model": backbone.config.model_dump(mode="json"), **provenance}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
+    about = {"model": config.model_dump(mode="json"), **provenance}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     _refuse_diverged(path, tensors)
     try:
         with atomic_path(path) as temporary:

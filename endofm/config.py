@@ -13,13 +13,21 @@ from endocorpus.errors import UsageError
 from endocorpus.settings import Settings, load_settings
 from endofm.data.sampler import MAX_SEED
 from endofm.data.views import ViewConfig
-from endofm.distributed import DeviceChoice
+from endofm.distributed import DeviceChoice, Sharding
 from endofm.models import ModelConfig
 from endofm.objectives.dino import DinoConfig
 from endofm.optim import Length, OptimConfig
 
 UNCOMPARED = frozenset(
-    {"run.num_workers", "run.checkpoint_every", "run.keep_checkpoints", "run.log_every", "run.device"}
+    {
+        "run.num_workers",
+        "run.checkpoint_every",
+        "run.keep_checkpoints",
+        "run.log_every",
+        "run.device",
+        "run.sharding",
+        "run.skipped_steps",
+    }
 )
 """Keys that a resumed run may change: where and how often, never what is computed."""
 
@@ -44,6 +52,17 @@ class RunConfig(Settings):
         default="bf16", description="Of the networks; weights and loss stay fp32."
     )
     device: DeviceChoice = "auto"
+    sharding: Sharding = Field(
+        default="none",
+        description='Between processes. "full": each holds its share of weights, gradients and moments (FSDP2).',
+    )
+    accumulate: int = Field(
+        default=1, ge=1, description="Parts that a step's clips are taken in, one after the other, to save memory."
+    )
+    health_every: int = Field(default=50, ge=1, description="Steps between measures of what the features span.")
+    skipped_steps: int = Field(
+        default=3, ge=0, description="Steps in a row that may be skipped because a number was not finite."
+    )
 
 
 class PretrainConfig(Settings):

@@ -7,18 +7,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from endocorpus.errors import UsageError
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
+Sharding = Literal["none", "full"]
 
 
 @dataclass(frozen=True)
@@ -99,12 +110,75 @@ def gather_keys(keys: Sequence[str]) -> list[str]:
     return [key for part in gathered for key in part]
 
 
-def data_parallel(module: nn.Module, world: World) -> nn.Module:
-    """`module` such that a backward pass averages gradients over all processes; alone in the world, as it is."""
+def data_parallel(module: nn.Module, world: World, sharding: Sharding, units: Sequence[nn.Module]) -> nn.Module:
+    """`module` such that a backward pass averages gradients over all processes; alone in the world, as it is.
+
+    Args:
+        module: it is moved to the device already.
+        world: the processes.
+        sharding: "none" keeps everything on every process (DDP); "full" divides weights, gradients and moments
+            between them, and gathers the weights of one unit at a time (FSDP2, in place: it returns `module`).
+        units: the parts of `module` whose weights are gathered together, inner ones first.
+    """
     if world.size == 1:
+        return module
+    if sharding == "full":
+        mesh = init_device_mesh(world.device.type, (world.size,))
+        for unit in (*units, module):
+            fully_shard(unit, mesh=mesh)
         return module
     devices = [world.device] if world.device.type == "cuda" else None
     return DistributedDataParallel(module, device_ids=devices)
+
+
+@contextmanager
+def gradients_stay_local(model: nn.Module, when: bool) -> Iterator[None]:
+    """Inside, if `when`, a backward pass only adds to this process's gradients; the next one outside averages all."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(not when)
+        yield
+        model.set_requires_gradient_sync(True)
+        return
+    with model.no_sync() if when and isinstance(model, DistributedDataParallel) else nullcontext():
+        yield
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """`tensor` itself, or all of it where processes hold shards; each must call."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def whole_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
+    """State of a module and its optimiser on the CPU, alike for every world and sharding; each process must call.
+
+    With shards, only the first process gets it; the others get empty ones.
+    """
+    return whole_module_state(module), dict(get_optimizer_state_dict(module, optimizer, options=_WHOLE))
+
+
+def whole_module_state(module: nn.Module) -> dict[str, Any]:
+    """As `whole_state`, of a module alone."""
+    return dict(get_model_state_dict(module, options=_WHOLE))
+
+
+def load_whole_state_(
+    module: nn.Module, optimizer: torch.optim.Optimizer, state: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    """Put back what `whole_state` gave, in any world and sharding; each process holds all of `state`."""
+    set_model_state_dict(module, state[0], options=StateDictOptions(full_state_dict=True))
+    set_optimizer_state_dict(module, optimizer, state[1], options=StateDictOptions(full_state_dict=True))
+
+
+def gather_rows(rows_BD: Tensor) -> Tensor:
+    """The rows of all processes, in the order of the global batch: row b of rank r is row b * world + r of it."""
+    if not dist.is_initialized():
+        return rows_BD
+    gathered_WBD = [torch.empty_like(rows_BD) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered_WBD, rows_BD.contiguous())
+    return torch.stack(gathered_WBD, dim=1).flatten(0, 1)
 
 
 def barrier() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -47,8 +47,9 @@ class MetricsFile:
             raise DataError(f"{self._path}: cannot be written: {error.strerror}") from None
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Append one row and hand it to the operating system."""
-        line = json.dumps(dict(row), allow_nan=False) + "\n"
+        """Append one row and hand it to the operating system; JSON has no NaN, so what is not finite becomes null."""
+        finite = {key: value if math.isfinite(value) else None for key, value in row.items()}
+        line = json.dumps(finite, allow_nan=False) + "\n"
         with self._writing():
             self._file.write(line)
             self._file.flush()
@@ -90,23 +91,24 @@ class RunLog:
         self._start_step, self._batch_size = start_step, batch_size
         self._steps, self._seconds, self._waited = 0, 0.0, 0.0  # since the last line
         self._first_seconds = 0.0
-        self._began = self._told = self._started = self._data_ready = time.perf_counter()
+        self._waited_before = 0.0  # until the rows written last
+        self._began = self._told = self._started = time.perf_counter()
 
-    def data_is_ready(self) -> None:
-        """The loader has handed over the batch of this step."""
-        self._data_ready = time.perf_counter()
+    def steps(self, rows: Sequence[Mapping[str, float]], waited_seconds: float) -> float:
+        """These steps are done: write their rows, and let the next step begin. Returns the seconds that each took.
 
-    def step(self, row: Mapping[str, float]) -> float:
-        """The step is done: write its row, and let the next step begin. Returns the seconds that it took."""
+        `waited_seconds` is how long the loader was waited for since the log was opened.
+        """
         now = time.perf_counter()
-        seconds, waited = now - self._started, self._data_ready - self._started
-        self._started = now
+        seconds, waited = (now - self._started) / len(rows), (waited_seconds - self._waited_before) / len(rows)
+        self._started, self._waited_before = now, waited_seconds
         if self._file is None:
             return seconds
-        if row["step"] == self._start_step:
-            self._first_seconds = seconds
-        self._file.write({**row, "clips_per_s": self._batch_size / seconds, "data_wait_share": waited / seconds})
-        self._steps, self._seconds, self._waited = self._steps + 1, self._seconds + seconds, self._waited + waited
+        for row in rows:
+            if row["step"] == self._start_step:
+                self._first_seconds = seconds
+            self._file.write({**row, "clips_per_s": self._batch_size / seconds, "data_wait_share": waited / seconds})
+            self._steps, self._seconds, self._waited = self._steps + 1, self._seconds + seconds, self._waited + waited
         return seconds
 
     def tell(self, row: Mapping[str, float]) -> None:

@@ -154,3 +154,12 @@ def clip_each_(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     torch._foreach_mul_(gradients, list((max_norm / (norms + 1e-6)).clamp(max=1.0).unbind()))
     total: Tensor = norms.norm()
     return total
+
+
+def skip_if_not_finite_(optimizer: torch.optim.Optimizer, grad_norm: Tensor) -> None:
+    """Let the next step of a fused optimiser move nothing, moments included, if `grad_norm` is not finite.
+
+    The decision is taken on the device. Gradients were averaged before, so all processes decide alike.
+    """
+    optimizer.grad_scale = None  # type: ignore[attr-defined]  # how torch's own gradient scaler asks for the same
+    optimizer.found_inf = (~grad_norm.isfinite()).float()  # type: ignore[attr-defined]

@@ -16,12 +16,14 @@ class LossOutput:
     """What one step yields: the loss to differentiate, and scalars to watch.
 
     Attributes:
-        loss: scalar, the mean over the clips of this process.
+        loss: scalar, the mean over the clips it was given.
+        features_BD: what the encoder makes of the first view of each clip, detached; for `endofm.health`.
         monitors: detached scalars; the loop averages them over all processes.
         constants: numbers that are the same everywhere, such as a momentum.
     """
 
     loss: Tensor
+    features_BD: Tensor
     monitors: Mapping[str, Tensor] = field(default_factory=dict)
     constants: Mapping[str, float] = field(default_factory=dict)
 
@@ -31,7 +33,8 @@ class Objective(nn.Module, ABC):
 
     Parameters, state, and the move to a device are those of `nn.Module`: parameters that require a gradient are
     trained, and the whole `state_dict` goes into each checkpoint. Nothing else may persist from step to step, and
-    nothing may depend on how often a step was run. Random draws come from torch's global generator, which the loop
+    nothing may depend on how often a step was run. `loss` is asked once or several times in a step, each time for a
+    part of the clips. Random draws come from torch's global generator, which the loop
     seeds at every step.
     """
 

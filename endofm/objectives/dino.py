@@ -16,10 +16,11 @@ from typing import Self
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import log_softmax, normalize, softmax
+from torch.nn.functional import log_softmax, softmax
 
 from endocorpus.settings import Settings
 from endofm.distributed import all_reduce_mean_
+from endofm.health import spread_of
 from endofm.models import ModelConfig, VideoTransformer, create_backbone
 from endofm.models.heads import DINOHead
 from endofm.objectives import LossOutput, Objective
@@ -59,7 +60,7 @@ class Dino(Objective):
         self.student = StudentTeacher(config, model)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.register_buffer("centre", torch.zeros(config.prototypes))
-        self._batch_centre: Tensor | None = None
+        self._batch_centres: list[Tensor] = []  # of the parts of the step at hand
         self.train()
 
     @property
@@ -91,12 +92,27 @@ class Dino(Objective):
             targets_GBK = softmax((logits_GBK - self.centre) / self.config.teacher_temperature, dim=-1)
             log_student_VBK = log_softmax(logits_VBK / self.config.student_temperature, dim=-1)
             loss = mean_cross_entropy(targets_GBK, log_student_VBK)
-        self._batch_centre = logits_GBK.mean(dim=(0, 1))
-        monitors = {
-            "teacher_entropy": torch.special.entr(targets_GBK).sum(-1).mean() / math.log(self.config.prototypes),
-            "feature_std": normalize(features_GBD.float(), dim=-1).flatten(0, 1).std(dim=0, correction=0).mean(),
+        self._batch_centres.append(logits_GBK.mean(dim=(0, 1)))
+        constants = {"ema": self._momentum(step), "loss_at_chance": math.log(self.config.prototypes)}
+        return LossOutput(loss, features_GBD[0].detach(), self._monitors(targets_GBK, features_GBD), constants)
+
+    def _monitors(self, targets_GBK: Tensor, features_GBD: Tensor) -> dict[str, Tensor]:
+        """What tells a collapse.
+
+        `teacher_entropy`: of a target, as a share of ln K. `teacher_information`: how much a target tells about which
+        clip and view it is of, the mean KL divergence from the mean target, as a share of the most that so many targets
+        could tell; 0 where all are alike, whether they name one prototype or none.
+        """
+        targets_XK = targets_GBK.flatten(0, 1)
+        entropy = torch.special.entr(targets_XK).sum(-1).mean()
+        most = math.log(min(targets_XK.shape))
+        information = (torch.special.entr(targets_XK.mean(dim=0)).sum() - entropy) / most if most else entropy * 0
+        return {
+            "teacher_entropy": entropy / math.log(self.config.prototypes),
+            "teacher_information": information,
+            "centre_norm": self.centre.norm(),
+            "feature_spread": spread_of(features_GBD.flatten(0, 1)),
         }
-        return LossOutput(loss, monitors, {"ema": self._momentum(step)})
 
     def frozen(self, step: int) -> Iterable[nn.Parameter]:
         """The student's prototypes, while `freeze_last_layer` lasts."""
@@ -109,9 +125,11 @@ class Dino(Objective):
         student: list[Tensor] = list(self.student.parameters())
         teacher: list[Tensor] = list(self.teacher.parameters())
         torch._foreach_lerp_(teacher, student, 1 - self._momentum(step))
-        assert self._batch_centre is not None, "after_step follows loss"
-        self.centre.lerp_(all_reduce_mean_(self._batch_centre), 1 - self.config.centre_momentum)
-        self._batch_centre = None
+        batch_centre = all_reduce_mean_(torch.stack(self._batch_centres).mean(dim=0))
+        self._batch_centres.clear()
+        # After a step that was skipped for its numbers, the centre stays finite as well.
+        batch_centre = torch.where(batch_centre.isfinite().all(), batch_centre, self.centre)
+        self.centre.lerp_(batch_centre, 1 - self.config.centre_momentum)
 
     def _momentum(self, step: int) -> float:
         return cosine(step, self.horizon.total_steps, self.config.teacher_momentum, 1.0)

@@ -38,6 +38,7 @@ def example(step: int = 20) -> Checkpoint:
         clips="0123abcd",
         objective=layer.state_dict(),
         optimizer=optimizer.state_dict(),
+        health={"seen": torch.tensor(3)},
         versions=library_versions(),
     )
 
@@ -149,7 +150,7 @@ def test_an_exported_backbone_needs_nothing_but_itself(tmp_path: Path) -> None:
     torch.manual_seed(0)
     backbone = create_backbone(ModelConfig(embed_dim=32, depth=2, num_heads=2)).eval()
     path = tmp_path / "backbone.safetensors"
-    export_backbone(path, backbone, {"clips": "0123"})
+    export_backbone(path, backbone.config, backbone.state_dict(), {"clips": "0123"})
     with safe_open(path, "pt") as opened:
         about = json.loads(opened.metadata()["endofm"])
     assert about["clips"] == "0123"

@@ -173,13 +173,15 @@ def test_monitors_know_collapse() -> None:
     dino, views = make_dino(), make_views()
     healthy = dino.loss(views, 0).monitors
     assert 0 < healthy["teacher_entropy"] < 1
-    assert healthy["feature_std"] > 0
+    assert healthy["feature_spread"] > 0
+    assert 0 < healthy["teacher_information"] <= 1
     nn.init.zeros_(dino.teacher.backbone.norm.weight)  # every clip gets the same feature
     nn.init.ones_(dino.teacher.backbone.norm.bias)
     nn.init.ones_(dino.teacher.head.last_layer.weight_v)  # every prototype is equally near
     collapsed = dino.loss(views, 0).monitors
     assert collapsed["teacher_entropy"].item() == pytest.approx(1, abs=1e-5)
-    assert collapsed["feature_std"].item() == pytest.approx(0, abs=1e-6)
+    assert collapsed["feature_spread"].item() == pytest.approx(0, abs=1e-6)
+    assert collapsed["teacher_information"].item() == pytest.approx(0, abs=1e-5)
 
 
 def test_loss_stays_in_float32_under_autocast() -> None:

@@ -61,11 +61,12 @@ Path(run_dir + "-rank" + os.environ["RANK"]).write_text(f"{result.steps} {result
 """
 
 
+@pytest.mark.parametrize("how", [(), ("run.sharding=full",), ("run.accumulate=2",)], ids=["ddp", "fsdp", "in parts"])
 def test_two_processes_train_as_one_and_stop_as_one(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: tuple[str, ...]
 ) -> None:
     """Two processes, of which one is told to stop at the sixth step, and one that goes on alone from there, against
-    one process in one go.
+    one process in one go: the checkpoints do not say how many there were, nor how they shared the weights.
 
     The tolerance is for sums over four clips that are made of two sums over two: a last bit in each gradient, which
     Adam, dividing by a gradient's own size, turns into a visible change where a gradient is nearly zero.
@@ -74,7 +75,7 @@ def test_two_processes_train_as_one_and_stop_as_one(
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [sys.executable, *launcher, str(script), str(corpus), str(tmp_path / "two"), *SETTINGS]
+    command = [sys.executable, *launcher, str(script), str(corpus), str(tmp_path / "two"), *SETTINGS, *how]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     for rank in (0, 1):
@@ -82,13 +83,50 @@ def test_two_processes_train_as_one_and_stop_as_one(
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    for name in ("one", "two"):
-        assert pretrain(load_config("debug", SETTINGS), [corpus], tmp_path / name, console=Console(quiet=True)).backbone
+    for name, sets in (("one", ()), ("two", how)):
+        config = load_config("debug", (*SETTINGS, *sets))
+        assert pretrain(config, [corpus], tmp_path / name, console=Console(quiet=True)).backbone
     torch.set_num_threads(threads)
     one, two = (_losses(tmp_path / name) for name in ("one", "two"))
     assert two == pytest.approx(one, rel=1e-5)
     assert len({round(loss, 3) for loss in one}) > 4, "a constant would prove nothing"
     torch.testing.assert_close(_centre(tmp_path / "two"), _centre(tmp_path / "one"), rtol=1e-4, atol=1e-6)
+
+
+SHARDS = """
+import sys, torch
+from torch.distributed.tensor import DTensor
+from endofm.distributed import data_parallel, gather_rows, gradients_stay_local, join_world, whole, whole_module_state
+from endofm.models import ModelConfig, create_backbone
+from endofm.models.transformer import Block
+
+with join_world("cpu") as world:
+    torch.manual_seed(0)
+    backbone = create_backbone(ModelConfig(embed_dim=16, depth=2, num_heads=2, image_size=32, num_frames=2))
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    model = data_parallel(backbone, world, "full", [m for m in backbone.modules() if isinstance(m, Block)])
+    held = sum(p.to_local().numel() for p in model.parameters())
+    assert all(isinstance(p, DTensor) for p in model.parameters())
+    assert held < 0.6 * sum(value.numel() for value in before.values()), held
+    state = whole_module_state(model)
+    if world.is_main:
+        assert all(torch.equal(state[name], value) for name, value in before.items())
+    with gradients_stay_local(model, world.rank >= 0):
+        model(torch.ones(1, 3, 2, 32, 32)).sum().backward()
+    model(torch.ones(1, 3, 2, 32, 32)).sum().backward()
+    assert whole(model.norm.bias.grad).tolist() == [2.0] * 16, "both passes count, once"
+    rows = torch.tensor([[float(world.rank)], [float(world.rank + 2)]])
+    assert gather_rows(rows).flatten().tolist() == [0, 1, 2, 3]
+"""
+
+
+def test_full_sharding_divides_what_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _clear(monkeypatch)
+    script = tmp_path / "script.py"
+    script.write_text(SHARDS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def _losses(run_dir: Path) -> list[float]:
@@ -114,7 +152,7 @@ def test_alone_in_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
         assert world == World(rank=0, size=1, device=torch.device("cpu"))
         assert world.is_main
         layer = torch.nn.Linear(1, 1)
-        assert data_parallel(layer, world) is layer
+        assert data_parallel(layer, world, "full", []) is layer
     assert all_reduce_mean_(torch.tensor([1.0, 3.0])).tolist() == [1.0, 3.0]
     assert gather_keys(("a", "b")) == ["a", "b"]
 

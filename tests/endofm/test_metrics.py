@@ -43,24 +43,24 @@ def test_a_row_is_on_disk_once_written(tmp_path: Path) -> None:
     file.close()
 
 
-def test_not_a_number_is_not_json(tmp_path: Path) -> None:
+def test_what_is_no_number_is_null(tmp_path: Path) -> None:
     file = MetricsFile(tmp_path / "metrics.jsonl", 0)
-    with pytest.raises(ValueError, match="JSON"):
-        file.write({"step": 0, "loss": float("nan")})
+    file.write({"step": 0, "loss": float("nan"), "grad_norm": float("inf")})
     file.close()
+    assert rows(tmp_path / "metrics.jsonl") == [{"step": 0, "loss": None, "grad_norm": None}]
 
 
 def test_speed_and_share_of_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
+    now, waited = 100.0, 0.0
     monkeypatch.setattr(metrics.time, "perf_counter", lambda: now)
     text = io.StringIO()
     path = tmp_path / "metrics.jsonl"
     with RunLog(path, Console(file=text, width=200), start_step=4, total_steps=9, log_every=2, batch_size=12) as log:
         for step, (wait, work) in enumerate([(1, 3), (2, 2), (0, 6), (0, 2), (1, 1)], start=4):
             now += wait
-            log.data_is_ready()
             now += work
-            log.step({"step": step, "loss": 2.5, "lr": 1e-4})
+            waited += wait
+            log.steps([{"step": step, "loss": 2.5, "lr": 1e-4}], waited)
             log.tell({"step": step, "loss": 2.5, "lr": 1e-4})
     assert [row["clips_per_s"] for row in rows(path)] == [3, 3, 2, 6, 6]
     assert [row["data_wait_share"] for row in rows(path)] == [0.25, 0.5, 0, 0, 0.5]
@@ -81,8 +81,7 @@ def test_slow_steps_are_told_before_their_turn(tmp_path: Path, monkeypatch: pyte
     with RunLog(path, Console(file=text, width=200), start_step=0, total_steps=99, log_every=50, batch_size=1) as log:
         for step, seconds in enumerate([9, 9, 9, 9, 9, 9, 40]):
             now += seconds
-            log.data_is_ready()
-            log.step({"step": step, "loss": 2.5, "lr": 1e-4})
+            log.steps([{"step": step, "loss": 2.5, "lr": 1e-4}], 0.0)
             log.tell({"step": step, "loss": 2.5, "lr": 1e-4})
     assert [line.split()[1] for line in text.getvalue().splitlines()] == ["1/99", "5/99", "7/99"]
 
@@ -90,8 +89,7 @@ def test_slow_steps_are_told_before_their_turn(tmp_path: Path, monkeypatch: pyte
 def test_other_processes_are_silent(tmp_path: Path) -> None:
     text = io.StringIO()
     with RunLog(None, Console(file=text), start_step=0, total_steps=1, log_every=1, batch_size=1) as log:
-        log.data_is_ready()
-        log.step({"step": 0, "loss": 1.0, "lr": 1.0})
+        log.steps([{"step": 0, "loss": 1.0, "lr": 1.0}], 0.0)
         log.tell({"step": 0, "loss": 1.0, "lr": 1.0})
     assert text.getvalue() == ""
     assert not list(tmp_path.iterdir())

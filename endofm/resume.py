@@ -1,0 +1,114 @@
+"""Leave a checkpoint, and go on from one: whether it is of this run, whether it is whole, what has changed since."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from endocorpus.corpus.files import atomic_file
+from endocorpus.errors import UsageError
+from endofm import checkpoint as ckpt
+from endofm.config import UNCOMPARED
+from endofm.distributed import barrier, load_whole_state_, whole_state
+from endofm.run import Run
+
+_CORPORA = "corpora.json"
+
+
+def resume(run: Run) -> int:
+    """Load the newest checkpoint that is whole, if there is one, and return the step to begin with.
+
+    Raises:
+        UsageError: it is of another configuration or of other clips, or the folder holds a finished run without any.
+        DataError: there are checkpoints, and none can be used.
+    """
+    path, saved, damaged = ckpt.newest_sound_checkpoint(run.run_dir)
+    if path is None or saved is None:
+        _begin(run)
+        return 0
+    _refuse_another_run(path, saved, run)
+    barrier()  # all have read what the main process is about to rename
+    for lost in damaged:
+        run.say(f"{lost}: damaged, and set aside; the steps after {path.name} are done again")
+        if run.world.is_main:
+            ckpt.set_aside(lost)
+    load_whole_state_(run.objective, run.optimizer, (saved.objective, saved.optimizer))
+    run.health.load_state_dict(saved.health)
+    run.say(f"going on from {path}")
+    if run.world.device.type == "cpu" and saved.versions["threads"] != str(torch.get_num_threads()):
+        run.say("the number of threads has changed since: the last bits of the weights may differ")
+    return saved.step
+
+
+def save(run: Run, step: int) -> None:
+    """Write the checkpoint of `step` steps done, and remove old ones; each process must call.
+
+    Raises:
+        DataError: it cannot be written, or the weights are no longer sensible.
+    """
+    objective, optimizer = whole_state(run.objective, run.optimizer)
+    if run.world.is_main:
+        content = ckpt.Checkpoint(
+            step=step,
+            config=run.config.model_dump(mode="json"),
+            clips=run.clips.fingerprint,
+            objective=objective,
+            optimizer=optimizer,
+            health=run.health.state_dict(),
+            versions=ckpt.library_versions(),
+        )
+        ckpt.save_checkpoint(run.run_dir, content, keep=run.config.run.keep_checkpoints)
+
+
+def _begin(run: Run) -> None:
+    """Leave a note of the corpora for whoever looks into the folder, and for the day on which they have changed."""
+    if (run.run_dir / "metrics.jsonl").exists() and (run.run_dir / "backbone.safetensors").exists():
+        raise UsageError(
+            f"{run.run_dir}: holds a finished run without its checkpoints, which would be overwritten; "
+            "name another --run-dir"
+        )
+    if run.world.is_main:
+        with atomic_file(run.run_dir / _CORPORA) as file:
+            file.write(json.dumps(dict(run.clips.corpora), indent=2).encode() + b"\n")
+
+
+def _refuse_another_run(path: Path, saved: ckpt.Checkpoint, run: Run) -> None:
+    before, now = _flat(saved.config), _flat(run.config.model_dump(mode="json"))
+    for key in sorted((before.keys() | now.keys()) - UNCOMPARED):
+        if before.get(key) != now.get(key):
+            raise UsageError(
+                f"{path}: begun with {key} = {before.get(key)!r}, and now it is {now.get(key)!r}; "
+                "go on with the same configuration, or use another folder"
+            )
+    if saved.clips != run.clips.fingerprint:
+        raise UsageError(
+            f"{path}: begun with other clips: {_what_changed(run)}; "
+            "go on with the same corpora in the same order and the same mixture, or use another folder"
+        )
+
+
+def _what_changed(run: Run) -> str:
+    """The corpora of the run's first start beside those of now."""
+    now = _listed(run.clips.corpora)
+    try:
+        begun = _listed(json.loads((run.run_dir / _CORPORA).read_text(encoding="utf-8")).items())
+    except (OSError, ValueError, AttributeError):  # removed, or of an older version
+        return f"now there are {now}"
+    return (
+        f"{begun} then, {now} now" if begun != now else f"{now} as then, but clips of other content, or others of them"
+    )
+
+
+def _listed(corpora: Iterable[tuple[str, int]]) -> str:
+    return " and ".join(f"{clips:,} of {name}" for name, clips in corpora)
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value})
+    return flat

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
 from endocorpus.settings import load_settings
+from endofm.config import load_config
 from endofm.data.views import (
     ClipBatch,
     View,
@@ -153,6 +155,23 @@ def test_plans_are_pure_and_differ_by_seed_and_position() -> None:
     assert plan(150, 256, 320, ViewConfig(), 3, 4) == plan(150, 256, 320, ViewConfig(), 3, 4)
     plans = [plan(150, 256, 320, ViewConfig(), seed, position) for seed in range(3) for position in range(3)]
     assert len({repr(made) for made in plans}) == 9
+
+
+GOLDEN = {"endofm": "3df9cbfd2014f88d", "debug": "a5c4dbcfca7ea2bd"}
+SHAPES = [(150, 256, 256), (150, 256, 341), (299, 256, 455), (1, 64, 64), (6, 48, 64), (11, 300, 200), (40, 9, 900),
+          (400, 1080, 1350)]  # fmt: skip  # frames, height, width
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_recipes_plan_what_they_always_have(name: str) -> None:
+    hasher = xxhash.xxh3_64()
+    for position, shape in enumerate(SHAPES):
+        for seed in range(5):
+            for view in plan(*shape, load_config(name).views, seed, position).views:
+                factors = tuple(round(factor, 9) for factor in view.factors)
+                decided = (view.frames, view.box, view.flip, factors, view.order, view.grayscale)
+                hasher.update(repr(decided).encode())
+    assert hasher.hexdigest() == GOLDEN[name]
 
 
 def test_chances_are_those_of_the_recipe() -> None:

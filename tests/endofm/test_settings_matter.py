@@ -1,0 +1,140 @@
+"""Every setting of a run is read by something: another value of it shows in what a short run leaves and says."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import xxhash
+from rich.console import Console
+from safetensors.torch import load_file
+
+from endocorpus.errors import UsageError
+from endocorpus.settings import Settings
+from endofm import pretrain as module
+from endofm.config import PretrainConfig
+from endofm.pretrain import pretrain
+from tests.endofm.test_pretrain import configure, metrics
+
+# One other value for every setting there is. A copy of the configuration does not count as a difference.
+OTHERWISE = {
+    "views.global_frames": "[4, 4]",
+    "views.local_frames": "[2, 4]",
+    "views.global_size": "48",
+    "views.local_size": "32",
+    "views.global_scale": "[0.5, 1.0]",
+    "views.local_scale": "[0.05, 0.3]",
+    "views.aspect_ratio": "[1.0, 1.0]",
+    "views.local_span": "0.5",
+    "views.flip_probability": "0.0",
+    "views.jitter_probability": "0.0",
+    "views.brightness": "0.1",
+    "views.contrast": "0.1",
+    "views.saturation": "0.1",
+    "views.grayscale_probability": "1.0",
+    "views.mean": "[0.5, 0.5, 0.5]",
+    "views.std": "[0.5, 0.5, 0.5]",
+    "model.embed_dim": "32",
+    "model.depth": "1",
+    "model.num_heads": "4",
+    "model.mlp_ratio": "2.0",
+    "model.patch_size": "8",
+    "model.image_size": "48",
+    "model.num_frames": "3",
+    "model.drop_path": "0.0",
+    "objective.prototypes": "16",
+    "objective.head_hidden": "8",
+    "objective.head_bottleneck": "4",
+    "objective.student_temperature": "0.07",
+    "objective.teacher_temperature": "0.05",
+    "objective.centre_momentum": "0.5",
+    "objective.teacher_momentum": "0.5",
+    "objective.freeze_last_layer": "0 steps",
+    "optim.lr_per_256_clips": "0.1",
+    "optim.final_lr": "1e-3",
+    "optim.warmup": "0 steps",
+    "optim.weight_decay": "0.9",
+    "optim.final_weight_decay": "0.9",
+    "optim.clip_norm": "1e-3",
+    "run.length": "5 steps",
+    "run.batch_size": "2",
+    "run.seed": "1",
+    "run.num_workers": "1",
+    "run.checkpoint_every": "2",
+    "run.keep_checkpoints": "1",
+    "run.log_every": "1",
+    "run.precision": "bf16",
+    "run.device": "cuda",
+}
+SHORT = ("run.length=4 steps", "run.checkpoint_every=3")
+
+
+def settings_of(kind: type[Settings], prefix: str = "") -> Iterator[str]:
+    """All keys, such as "run.seed"."""
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            yield from settings_of(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+KEYS = tuple(settings_of(PretrainConfig))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Two runs must not differ because a sum was split otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def observe(corpus: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> object:
+    """Everything by which a user could tell two runs apart, save for the copy of the configuration."""
+    seen: dict[str, Any] = {}
+    make_loader = module.make_loader
+
+    def watched(*args: Any, num_workers: int, **kwargs: Any) -> Any:
+        seen["num_workers"] = num_workers
+        return make_loader(*args, num_workers=0, **kwargs)
+
+    monkeypatch.setattr(module, "make_loader", watched)
+    text = io.StringIO()
+    try:
+        pretrain(configure(*SHORT, *overrides), [corpus], run_dir, console=Console(file=text))
+    except UsageError as error:
+        return str(error)
+    files = sorted(path.name for path in run_dir.rglob("*"))
+    weights = xxhash.xxh3_64()
+    for name, value in sorted(load_file(run_dir / "backbone.safetensors").items()):
+        weights.update(name.encode() + value.numpy().tobytes())
+    return seen, metrics(run_dir), files, weights.hexdigest(), text.getvalue().count("\n")
+
+
+@pytest.fixture(scope="module")
+def as_it_is(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        return observe(corpus, tmp_path_factory.mktemp("plain"), patch)
+
+
+def test_without_a_change_nothing_changes(
+    corpus: Path, tmp_path: Path, as_it_is: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert observe(corpus, tmp_path, monkeypatch) == as_it_is
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_setting_does_something(
+    corpus: Path, tmp_path: Path, as_it_is: object, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    assert key in OTHERWISE, f"{key} is new: give it another value in OTHERWISE, by which it shows that it matters"
+    assert observe(corpus, tmp_path, monkeypatch, f"{key}={OTHERWISE[key]}") != as_it_is
+
+
+def test_no_setting_is_listed_that_is_gone() -> None:
+    assert set(OTHERWISE) <= set(KEYS)

@@ -1,10 +1,8 @@
 """What the views of a clip are, decided as plain values: frames, crop, flip, colours. No pixel is seen here.
 
-The recipe is that of Endo-FM's released pre-training code (which is SVT's), with these differences: the crop is the
-first proposal that fits, instead of a mixture of two; grey weighs red, green and blue as ITU-R BT.601 says, instead of
-exchanging red and blue; colours are clamped to [0, 1] after the jitter; clips of fewer than eleven frames keep moving
-in the global views, where the released code repeats one frame. Blur and solarisation have no effect in the released
-code, so there are none.
+The recipe is that of Endo-FM's released pre-training code (which is SVT's) without its slips. Five settings bring those
+back, one by one: `window_frames`, `shrink_margin`, `mixed_crop`, `grey_weights` and `clamp`. Blur and solarisation have
+no effect in the released code, so there are none. `docs/recipes.md` compares paper, code and recipes line by line.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -56,8 +54,17 @@ class ViewConfig(Settings):
     """Least and greatest share of the picture's area in a local view."""
     aspect_ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
     """Least and greatest width over height of a crop."""
+    mixed_crop: bool = False
+    """Whether a crop is a mixture of two proposals, as in the released code, whose loop over ten of them lacks its
+    `break`: the last one that fits says where, the tenth says how large, and the picture's border cuts off the rest."""
     local_span: Share = 1 / 8
     """Length of a local view's window, as a share of the clip's."""
+    window_frames: Annotated[int, Field(ge=0)] = 0
+    """Frames of a longer clip that all its views are taken from, beginning anywhere but at its first; 0 takes the whole
+    clip. 256 in the released code."""
+    shrink_margin: bool = True
+    """Whether the five frames that a global view leaves out at one end become fewer in a clip of ten frames or fewer,
+    which would stand still otherwise. The released code leaves out five of any clip."""
     flip_probability: Probability = 0.5
     jitter_probability: Probability = 0.8
     brightness: Probability = 0.4
@@ -65,6 +72,11 @@ class ViewConfig(Settings):
     contrast: Probability = 0.4
     saturation: Probability = 0.2
     grayscale_probability: Probability = 0.2
+    grey_weights: Rgb = (0.299, 0.587, 0.114)
+    """Weights of red, green and blue in grey, for contrast, saturation and grayscale: those of ITU-R BT.601. The
+    released code has them the other way round, for pictures in the order blue, green, red."""
+    clamp: bool = True
+    """Whether colours that the resize or the jitter took beyond [0, 1] are cut off; the released code leaves them."""
     mean: Rgb = (0.485, 0.456, 0.406)
     """Subtracted from red, green and blue in [0, 1]: the means of ImageNet."""
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
@@ -76,6 +88,9 @@ class ViewConfig(Settings):
             least, greatest = getattr(self, name)
             if least > greatest:
                 raise ValueError(f"{name}: the least value must come first")
+        longest = max(self.global_frames + self.local_frames)
+        if 0 < self.window_frames < longest:
+            raise ValueError(f"window_frames: must be 0, or at least the {longest} frames of the longest view")
         return self
 
     @property
@@ -121,16 +136,18 @@ def plan_views(num_frames: int, height: int, width: int, config: ViewConfig, rng
             passes `np.random.default_rng((seed, position))`.
     """
     draws_VD = rng.random((len(config.view_shapes), _DRAWS))
+    # A global view has no start of its own to be drawn: the first one's decides about the clip's window.
+    offset, num_frames = _clip_window(num_frames, config.window_frames, float(draws_VD[0, _START]))
     views: list[View] = []
     for view, ((frames, _), draws) in enumerate(zip(config.view_shapes, draws_VD.tolist(), strict=True)):
         is_global = view < len(config.global_frames)
         if is_global:
-            window = _global_window(num_frames, view)
+            window = _global_window(num_frames, view, config.shrink_margin)
         else:
             window = _local_window(num_frames, config.local_span, draws[_START])
         views.append(
             View(
-                frames=spread(*window, frames, num_frames),
+                frames=tuple(offset + frame for frame in spread(*window, frames, num_frames)),
                 box=_crop(height, width, config.global_scale if is_global else config.local_scale, config, draws),
                 flip=draws[_FLIP] < config.flip_probability,
                 factors=_factors(config, draws),
@@ -154,18 +171,31 @@ def told_of_short_clips(num_frames_N: NDArray[np.integer[Any]], config: ViewConf
 def spread(first: int, last: int, count: int, num_frames: int) -> tuple[int, ...]:
     """`count` frames evenly from `first` to `last`, both included, rounded down and clamped into the clip.
 
-    In integers, so that no platform's rounding moves a frame; the released code truncates a float32 `linspace`.
+    In integers, so that no platform's rounding moves a frame. The released code truncates a float32 `linspace`, which
+    comes to the same for all windows of clips of up to 400 frames, unless a platform fuses its multiply-adds.
     """
     steps = max(count - 1, 1)
     return tuple(min(max((first * (steps - i) + last * i) // steps, 0), num_frames - 1) for i in range(count))
 
 
-def _global_window(num_frames: int, view: int) -> tuple[int, int]:
-    """The first global view leaves out the clip's end, the second its start: never as much as half of a short clip.
+def _clip_window(num_frames: int, longest: int, draw: float) -> tuple[int, int]:
+    """First frame and number of frames of the part of a clip that its views see.
 
-    With the whole margin, which suits the recipe's clips of 150 frames, a clip of five or six would be a still picture.
+    The released decoder begins at a real number, not at a frame, takes the frames from there up to `longest` - 1 later,
+    and one more. So it begins with the frame after, and the clip's first never takes part.
     """
-    margin = min(GLOBAL_MARGIN, (num_frames - 1) // 2)
+    if not 0 < longest < num_frames:
+        return 0, num_frames
+    return 1 + int(draw * (num_frames - longest)), longest
+
+
+def _global_window(num_frames: int, view: int, shrink: bool) -> tuple[int, int]:
+    """The first global view leaves out the clip's end, the second its start.
+
+    Where it may `shrink`, the margin is never as much as half of a short clip: whole, which suits the recipe's clips of
+    150 frames, it would make a still picture of five or six.
+    """
+    margin = min(GLOBAL_MARGIN, (num_frames - 1) // 2) if shrink else GLOBAL_MARGIN
     return (0, num_frames - margin) if view % 2 == 0 else (margin, num_frames)
 
 
@@ -180,19 +210,38 @@ def _crop(
     height: int, width: int, scale: tuple[float, float], config: ViewConfig, draws: Sequence[float]
 ) -> tuple[int, int, int, int]:
     """The first of ten proposals of area and aspect ratio that fits, anywhere in the picture; if none does, the
-    largest central box of an allowed aspect ratio."""
+    largest central box of an allowed aspect ratio.
+
+    With `mixed_crop` the last one that fits says where, the tenth how large, and the border cuts off what lies beyond.
+    """
+    proposals = _proposals(height, width, scale, config, draws)
+    first = next((size for size in proposals if _fits(size, height, width)), None)
+    if first is None:
+        crop_width = min(width, max(round(height * config.aspect_ratio[1]), 1))
+        crop_height = min(height, max(round(width / config.aspect_ratio[0]), 1))
+        return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+    size = placed = first
+    if config.mixed_crop:
+        for size in proposals:
+            placed = size if _fits(size, height, width) else placed
+    top = int(draws[_TOP] * (height - placed[0] + 1))
+    left = int(draws[_LEFT] * (width - placed[1] + 1))
+    return top, left, min(max(size[0], 1), height - top), min(max(size[1], 1), width - left)
+
+
+def _proposals(
+    height: int, width: int, scale: tuple[float, float], config: ViewConfig, draws: Sequence[float]
+) -> Iterator[tuple[int, int]]:
+    """Heights and widths, pixels: of a uniform share of the picture's area and a log-uniform aspect ratio each."""
     least, greatest = math.log(config.aspect_ratio[0]), math.log(config.aspect_ratio[1])
     for area_draw, ratio_draw in zip(draws[_AREAS], draws[_RATIOS], strict=True):
         area = (scale[0] + area_draw * (scale[1] - scale[0])) * height * width
         ratio = math.exp(least + ratio_draw * (greatest - least))
-        crop_height, crop_width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
-        if 0 < crop_height <= height and 0 < crop_width <= width:
-            top = int(draws[_TOP] * (height - crop_height + 1))
-            left = int(draws[_LEFT] * (width - crop_width + 1))
-            return top, left, crop_height, crop_width
-    crop_width = min(width, max(round(height * config.aspect_ratio[1]), 1))
-    crop_height = min(height, max(round(width / config.aspect_ratio[0]), 1))
-    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+        yield round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+
+
+def _fits(size: tuple[int, int], height: int, width: int) -> bool:
+    return 0 < size[0] <= height and 0 < size[1] <= width
 
 
 def _factors(config: ViewConfig, draws: Sequence[float]) -> tuple[float, float, float]:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from endofm.data.plan import BRIGHTNESS, CONTRAST, View, ViewConfig, ViewPlan, plan_views, told_of_short_clips
+from endofm.data.plan import BRIGHTNESS, CONTRAST, Rgb, View, ViewConfig, ViewPlan, plan_views, told_of_short_clips
 
 __all__ = [
     "ClipBatch",
@@ -28,7 +28,6 @@ __all__ = [
     "told_of_short_clips",
 ]
 
-_LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 _TAPS = 2  # pixels beyond a crop that a bicubic kernel at its border asks for
 
 
@@ -130,9 +129,10 @@ def make_batch(
 def apply_views(batch: ClipBatch, device: torch.device | str) -> list[Tensor]:
     """Make the views of a batch; all pixel work happens on the device, from uint8.
 
-    Order of work: crop and resize, flip, colour jitter, grayscale, clamp to [0, 1], normalise; with the same parameters
-    for all frames of a view. The resize is bicubic (a = -0.75, pixel centres, no antialiasing) and sees the crop alone,
-    whose border pixels repeat beyond it, exactly as `F.interpolate` of the cropped frames would do it.
+    Order of work: crop and resize, flip, colour jitter, grayscale, clamp to [0, 1] where the recipe says so, normalise;
+    with the same parameters for all frames of a view. The resize is bicubic (a = -0.75, pixel centres, no
+    antialiasing) and sees the crop alone, whose border pixels repeat beyond it, exactly as `F.interpolate` of the
+    cropped frames would do it.
 
     Returns:
         Per view, globals first: float32 [B, 3, T, S, S], contiguous.
@@ -140,6 +140,7 @@ def apply_views(batch: ClipBatch, device: torch.device | str) -> list[Tensor]:
     batch = batch.to(device)
     mean_C = torch.tensor(batch.config.mean, device=device).view(3, 1, 1, 1)
     std_C = torch.tensor(batch.config.std, device=device).view(3, 1, 1, 1)
+    weights = batch.config.grey_weights
     views: list[Tensor] = []
     stop = 0
     for view, (frames, size) in enumerate(batch.config.view_shapes):
@@ -148,9 +149,12 @@ def apply_views(batch: ClipBatch, device: torch.device | str) -> list[Tensor]:
             batch, batch.picks_BT[:, start:stop], batch.boxes_BV4[:, view], batch.crop_limits[view]
         )
         view_BCTSS = _resize_crop(crop_BCTHW, batch.boxes_BV4[:, view], batch.flip_BV[:, view], size)
-        view_BCTSS = _jitter(view_BCTSS, batch.factors_BV3[:, view], batch.order_BV3[:, view])
-        view_BCTSS = torch.where(_spread(batch.grayscale_BV[:, view]), _luma(view_BCTSS), view_BCTSS)
-        views.append(view_BCTSS.clamp_(0, 1).sub_(mean_C).div_(std_C))
+        view_BCTSS = _jitter(view_BCTSS, batch.factors_BV3[:, view], batch.order_BV3[:, view], weights)
+        grey_B1TSS = _grey(view_BCTSS, weights)
+        view_BCTSS = torch.where(_spread(batch.grayscale_BV[:, view]), grey_B1TSS, view_BCTSS)
+        if batch.config.clamp:
+            view_BCTSS.clamp_(0, 1)
+        views.append(view_BCTSS.sub_(mean_C).div_(std_C))
     return views
 
 
@@ -194,7 +198,7 @@ def _resize_crop(crop_BCTRK: Tensor, box_B4: Tensor, flip_B: Tensor, size: int) 
     return resized.div_(255).view(batch, channels, frames, size, size)
 
 
-def _jitter(view_BCTSS: Tensor, factors_B3: Tensor, order_B3: Tensor) -> Tensor:
+def _jitter(view_BCTSS: Tensor, factors_B3: Tensor, order_B3: Tensor, weights: Rgb) -> Tensor:
     """Brightness, contrast and saturation, each clip in its own order: blends with black, with each frame's mean grey
     and with each pixel's grey. A factor of 1 returns the pixels unchanged.
 
@@ -203,17 +207,17 @@ def _jitter(view_BCTSS: Tensor, factors_B3: Tensor, order_B3: Tensor) -> Tensor:
     """
     for op_B in order_B3.unbind(1):
         factor = _spread(factors_B3.gather(1, op_B[:, None]).squeeze(1))
-        grey_B1TSS = _luma(view_BCTSS)
+        grey_B1TSS = _grey(view_BCTSS, weights)
         pivot = torch.where(_spread(op_B == CONTRAST), grey_B1TSS.mean(dim=(-2, -1), keepdim=True), grey_B1TSS)
         pivot = torch.where(_spread(op_B == BRIGHTNESS), 0.0, pivot)
         view_BCTSS = torch.lerp(pivot.expand_as(view_BCTSS), view_BCTSS, factor)
     return view_BCTSS
 
 
-def _luma(view_BCTSS: Tensor) -> Tensor:
+def _grey(view_BCTSS: Tensor, weights: Rgb) -> Tensor:
     """Grey of every pixel, [B, 1, T, S, S]."""
     red, green, blue = view_BCTSS.unbind(1)
-    return (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2]).unsqueeze(1)
+    return (red * weights[0]).add_(green, alpha=weights[1]).add_(blue, alpha=weights[2]).unsqueeze(1)
 
 
 def _spread(values_B: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Sequence
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from pydantic import Field
@@ -35,8 +35,14 @@ class DinoConfig(Settings):
     head_bottleneck: int = Field(default=256, ge=1)
     student_temperature: float = Field(default=0.1, gt=0, description="0.1 in the released code, 0.07 in the paper.")
     teacher_temperature: float = Field(default=0.04, gt=0)
+    reduction: Literal["mean", "sum"] = Field(
+        default="mean", description="Over the pairs of views: mean in the released code, sum in the paper."
+    )
     centre_momentum: float = Field(default=0.9, ge=0, le=1)
     teacher_momentum: float = Field(default=0.996, ge=0, le=1, description="At step 0; a cosine takes it to 1.")
+    teacher_drop_path: bool = Field(
+        default=False, description="Whether the teacher drops paths as the student does: a slip of the released code."
+    )
     freeze_last_layer: Length = Field(default="1 epoch", description="The student's prototypes stay put for this long.")
 
 
@@ -69,16 +75,16 @@ class Dino(Objective):
         return self.teacher.backbone
 
     def train(self, mode: bool = True) -> Self:
-        """As in torch, but the teacher always stays in evaluation mode: its targets carry no stochastic depth.
-
-        The released code leaves the teacher training, so that its targets are those of a random sub-network.
+        """As in torch, but the teacher stays in evaluation mode unless `teacher_drop_path`: so its targets carry no
+        stochastic depth. The released code leaves it training; its targets are those of a random sub-network.
         """
         super().train(mode)
-        self.teacher.eval()
+        if not self.config.teacher_drop_path:
+            self.teacher.eval()
         return self
 
     def loss(self, views: Sequence[Tensor], step: int) -> LossOutput:
-        """Mean cross-entropy over all ordered pairs (global view of the teacher, other view of the student).
+        """Cross-entropy over all ordered pairs (global view of the teacher, other view of the student), mean or sum.
 
         Raises:
             ValueError: fewer views than it takes to form a pair.
@@ -92,9 +98,10 @@ class Dino(Objective):
             targets_GBK = softmax((logits_GBK - self.centre) / self.config.teacher_temperature, dim=-1)
             log_student_VBK = log_softmax(logits_VBK / self.config.student_temperature, dim=-1)
             loss = mean_cross_entropy(targets_GBK, log_student_VBK)
+        pairs = self.num_globals * (len(views) - 1) if self.config.reduction == "sum" else 1
         self._batch_centres.append(logits_GBK.mean(dim=(0, 1)))
-        constants = {"ema": self._momentum(step), "loss_at_chance": math.log(self.config.prototypes)}
-        return LossOutput(loss, features_GBD[0].detach(), self._monitors(targets_GBK, features_GBD), constants)
+        constants = {"ema": self._momentum(step), "loss_at_chance": pairs * math.log(self.config.prototypes)}
+        return LossOutput(loss * pairs, features_GBD[0].detach(), self._monitors(targets_GBK, features_GBD), constants)
 
     def _monitors(self, targets_GBK: Tensor, features_GBD: Tensor) -> dict[str, Tensor]:
         """What tells a collapse.

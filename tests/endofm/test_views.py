@@ -50,8 +50,8 @@ def test_frames_of_the_released_recipe() -> None:
     assert [frame - local[2].frames[0] for frame in local[2].frames] == [0, 6, 12, 18]
 
 
-def test_frames_agree_with_the_released_arithmetic_but_for_its_rounding() -> None:
-    # The released code truncates a float32 linspace, which now and then lies just below the integer it should be.
+def test_frames_agree_with_the_linspace_of_this_platform_but_for_its_rounding() -> None:
+    # Where multiplications and additions are fused, a point may lie just below the integer that it should be.
     for num_frames in range(11, 400):
         for view, (count, window) in enumerate(((8, (0, num_frames - 5)), (16, (5, num_frames)))):
             released = torch.linspace(*window, count).clamp(0, num_frames - 1).long()
@@ -211,6 +211,7 @@ PINNED = View(
         ({"local_scale": (0.0, 0.4)}, "local_scale"),
         ({"flip_probability": 1.5}, "flip_probability"),
         ({"std": (0.0, 1.0, 1.0)}, "std"),
+        ({"window_frames": 15}, "window_frames: must be 0, or at least the 16 frames of the longest view"),
         ({"local_count": 8}, "local_count"),
     ],
 )

@@ -46,6 +46,9 @@ class OptimConfig(Settings):
     warmup: Length = Field(default="10 epochs", description="Linear from 0; must be shorter than the run.")
     weight_decay: float = Field(default=0.04, ge=0)
     final_weight_decay: float = Field(default=0.4, ge=0)
+    decay_tables: bool = Field(
+        default=False, description="Whether the class token and the tables of positions and times decay as well."
+    )
     clip_norm: float = Field(default=3.0, gt=0, description="Largest L2 norm of each parameter's own gradient.")
 
 
@@ -116,21 +119,22 @@ class Schedule:
         return cosine(step, self.horizon.total_steps, self.config.weight_decay, self.config.final_weight_decay)
 
 
-_UNDECAYED = frozenset({"cls_token", "pos_embed", "time_embed", "bias", "weight_g"})
+_TABLES = frozenset({"cls_token", "pos_embed", "time_embed"})
 
 
-def make_optimizer(module: nn.Module) -> torch.optim.AdamW:
+def make_optimizer(module: nn.Module, *, decay_tables: bool = False) -> torch.optim.AdamW:
     """AdamW over the trainable parameters in two groups: group 0 decays, group 1 does not.
 
-    Group 1 holds biases, norms and every other vector, and the class token and the position and time tables: pulling
-    those to zero is not a prior anyone wants (the released code decays the tables by up to 0.4). `schedule_` sets the
-    rates before each step.
+    Group 1 holds biases, norms and every other vector and, unless `decay_tables`, the class token and the position and
+    time tables: pulling those to zero is not a prior anyone wants (the released code decays them by up to 0.4).
+    `schedule_` sets the rates before each step.
     """
     decayed: list[nn.Parameter] = []
     undecayed: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            spared = parameter.ndim <= 1 or name.rpartition(".")[2] in _UNDECAYED
+            is_table = name.rpartition(".")[2] in _TABLES
+            spared = parameter.ndim <= 1 or (is_table and not decay_tables)
             (undecayed if spared else decayed).append(parameter)
     groups = [{"params": decayed}, {"params": undecayed}]
     return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8, fused=True)

@@ -124,7 +124,8 @@ def _assemble(config: PretrainConfig, clips: ClipSet, run_dir: Path, world: Worl
     objective.to(world.device)
     units = [module for kind in (Block, VideoTransformer) for module in objective.modules() if isinstance(module, kind)]
     model = data_parallel(objective, world, config.run.sharding, units)
-    optimizer, health = make_optimizer(objective), Health(config.model.embed_dim).to(world.device)
+    optimizer = make_optimizer(objective, decay_tables=config.optim.decay_tables)
+    health = Health(config.model.embed_dim).to(world.device)
     return Run(config, run_dir, world, console, clips, schedule, objective, model, optimizer, health)
 
 

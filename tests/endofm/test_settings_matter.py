@@ -66,6 +66,7 @@ OTHERWISE = {
     "optim.warmup": "0 steps",
     "optim.weight_decay": "0.9",
     "optim.final_weight_decay": "0.9",
+    "optim.decay_tables": "true",
     "optim.clip_norm": "1e-3",
     "run.length": "5 steps",
     "run.batch_size": "2",

@@ -23,8 +23,8 @@ config_option = click.option(
     "config_name",
     default="endofm",
     show_default=True,
-    help="Shipped name (endofm, debug) or a TOML file, which says what differs from endofm, or from debug if its first "
-    """line is base = "debug".""",
+    help="Shipped name (endofm, endofm-as-released, debug) or a TOML file, which says what differs from endofm, or "
+    """from debug if its first line is base = "debug".""",
 )
 set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Such as run.batch_size=8.")
 
@@ -98,7 +98,10 @@ def pretrain(
 @set_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def config(config_name: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Print a configuration as TOML for --config, every setting with its value: endofm (the default), debug, a file."""
+    """Print a configuration as TOML for --config, every setting with its value.
+
+    NAME is endofm (the default), endofm-as-released, debug, or a file. docs/recipes.md compares the first two.
+    """
     from endocorpus.settings import to_toml
     from endofm.config import load_config
 

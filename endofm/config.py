@@ -86,7 +86,7 @@ class PretrainConfig(Settings):
 
 
 def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> PretrainConfig:
-    """A shipped configuration by its name ("debug", "endofm"), or your own TOML file by its path.
+    """A shipped configuration by its name ("debug", "endofm", "endofm-as-released"), or your own TOML file by its path.
 
     Args:
         name_or_path: a name that is not shipped is taken for a path. A file states what differs from "endofm", or from

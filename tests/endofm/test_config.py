@@ -12,7 +12,7 @@ from endofm.config import UNCOMPARED, PretrainConfig, load_config, shipped_confi
 
 
 def test_what_ships() -> None:
-    assert shipped_configs() == ["debug", "endofm"]
+    assert shipped_configs() == ["debug", "endofm", "endofm-as-released"]
     assert load_config("endofm") == PretrainConfig(), "the defaults are the published recipe"
     debug = load_config("debug")
     assert debug.run.device == "cpu"
@@ -52,7 +52,7 @@ def test_a_base_is_named_in_the_file_and_shipped(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     for base in ('"debgu"', '"mine.toml"', "3"):
         path.write_text(f"base = {base}\n")
-        with pytest.raises(UsageError, match=r"mine\.toml: base = .* is not a shipped configuration \(debug, endofm\)"):
+        with pytest.raises(UsageError, match=r"mine\.toml: base = .* is not a shipped configuration \(debug, endofm, "):
             load_config(path)
     with pytest.raises(UsageError, match="unknown key 'base'"):
         load_config("endofm", ["base=debug"])
@@ -83,7 +83,7 @@ def test_what_is_wrong_is_named(override: str, said: str) -> None:
         load_config("endofm", [override])
 
 
-@pytest.mark.parametrize("name", ["endofm", "debug"])
+@pytest.mark.parametrize("name", shipped_configs())
 def test_a_printed_configuration_is_read_as_the_same(name: str, tmp_path: Path) -> None:
     (tmp_path / "saved.toml").write_text(to_toml(load_config(name)), encoding="utf-8")
     assert load_config(tmp_path / "saved.toml") == load_config(name)

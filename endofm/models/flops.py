@@ -1,0 +1,38 @@
+"""What the networks cost, in floating-point operations counted from their shapes: two for each multiply-and-add.
+
+Matrix products alone, as torch's own counter has it; everything else is less than one per cent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from endofm.models.transformer import ModelConfig
+
+Shape = tuple[int, int]
+"""Frames, and height and width in pixels, of a view."""
+
+
+def forward_flops(config: ModelConfig, shape: Shape) -> int:
+    """Operations of one forward pass of the backbone over one view."""
+    T, N, D = shape[0], (shape[1] // config.patch_size) ** 2, config.embed_dim
+    hidden = int(D * config.mlp_ratio)
+    embed = 2 * T * N * 3 * config.patch_size**2 * D
+    time = 2 * T * N * 5 * D * D + 4 * N * T * T * D  # queries, keys, values, projection, temporal_fc; attention
+    space = 2 * T * (N + 1) * 4 * D * D + 4 * T * (N + 1) ** 2 * D
+    perceptron = 2 * (T * N + 1) * 2 * D * hidden
+    return embed + config.depth * (time + space + perceptron)
+
+
+def passes(config: ModelConfig, shapes: Iterable[Shape]) -> int:
+    """Operations of one forward pass over one view of each shape."""
+    return sum(forward_flops(config, shape) for shape in shapes)
+
+
+# Dense bfloat16 without sparsity, from the data sheets of the maker; FLOP/s.
+_PEAKS = {"B200": 2250e12, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12}
+
+
+def peak_flops_per_second(device_name: str) -> float | None:
+    """The most that a GPU of this name can do in bfloat16, or None where it is not known."""
+    return next((peak for name, peak in _PEAKS.items() if name in device_name), None)

@@ -55,11 +55,6 @@ class ModelConfig(Settings):
         return image_size
 
 
-def create_backbone(config: ModelConfig) -> VideoTransformer:
-    """A freshly initialised backbone; the draw is from torch's global generator."""
-    return VideoTransformer(config)
-
-
 class VideoTransformer(nn.Module):
     """ViT with divided space-time attention (Endo-FM `models/timesformer.py`); any T, any H and W in whole patches.
 

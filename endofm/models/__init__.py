@@ -2,5 +2,14 @@
 
 from endofm.models.shapes import SHAPES, create_backbone
 from endofm.models.transformer import ModelConfig, VideoTransformer
+from endofm.models.weights import Weights, load_backbone, read_backbone
 
-__all__ = ["SHAPES", "ModelConfig", "VideoTransformer", "create_backbone"]
+__all__ = [
+    "SHAPES",
+    "ModelConfig",
+    "VideoTransformer",
+    "Weights",
+    "create_backbone",
+    "load_backbone",
+    "read_backbone",
+]

@@ -9,6 +9,7 @@ import click
 from endocorpus import __version__
 from endocorpus.console import Commands, echo_json
 from endocorpus.errors import UsageError
+from endofm.cli_weights import weights
 
 corpus_option = click.option(
     "--corpus",
@@ -110,3 +111,6 @@ def config(config_name: str, overrides: tuple[str, ...], as_json: bool) -> None:
         echo_json(settings.model_dump(mode="json"))
     else:
         click.echo(to_toml(settings), nl=False)
+
+
+main.add_command(weights)

@@ -97,9 +97,13 @@ def test_commands_that_documents_name_exist_with_their_options() -> None:
     for line in told:
         words = shlex.split(line)
         if words[0] in COMMANDS and len(words) > 1 and not words[1].startswith("-"):
-            names = words[1].rstrip(",")
-            assert names in COMMANDS[words[0]].commands, line
-            options = {opt for param in COMMANDS[words[0]].commands[names].params for opt in param.opts}
+            command: click.Command = COMMANDS[words[0]]
+            for word in words[1:]:
+                if not isinstance(command, click.Group):
+                    break
+                assert word.rstrip(",") in command.commands, line
+                command = command.commands[word.rstrip(",")]
+            options = {opt for param in command.params for opt in param.opts}
             assert {word.split("=")[0] for word in words if word.startswith("--")} <= options | {"--help"}, line
             checked += 1
     assert checked > 10

@@ -18,19 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import xxhash
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor
 
-from endocorpus.corpus.files import atomic_path
+from endocorpus.corpus.files import atomic_file, atomic_path
 from endocorpus.errors import DataError
 from endofm.models import ModelConfig
+from endofm.models.weights import LARGEST
+from endofm.seal import is_whole, seal
 
 _FORMAT = "endofm-pretrain-2"
-_TAG, _DIGEST_SIZE = b"xxh3-128", 16
-_CHUNK = 1 << 24  # bytes
-_LARGEST = 1e6  # of any weight; trained ones stay below a few hundred
 _NAME = re.compile(r"step-(\d{8,})\.pt")  # a temporary file has another name, and is never taken for a checkpoint
 
 
@@ -85,9 +82,7 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, *, keep: int) -> Path
         with atomic_path(path) as temporary:
             with temporary.open("wb") as file:
                 torch.save(content, file)
-            digest = _digest(temporary, temporary.stat().st_size)
-            with temporary.open("ab") as file:
-                file.write(_TAG + digest)
+            seal(temporary)
     except (OSError, RuntimeError) as error:
         # When the file fails, torch stumbles over the end of its archive while the error passes through.
         cause = error if isinstance(error, OSError) else error.__context__
@@ -146,7 +141,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     remedy = "remove it to go on from the checkpoint before it, or start in a new folder"
     try:
-        if not _is_whole(path):
+        if not is_whole(path):
             raise DamagedError(f"{path}: damaged, or not a checkpoint of endofm; {remedy}")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -178,11 +173,11 @@ def export_backbone(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     _refuse_diverged(path, tensors)
     try:
-        with atomic_path(path) as temporary:
-            save_file(tensors, temporary, {"endofm": json.dumps(about)})
-    except (OSError, SafetensorError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"{path}: cannot be written: {said}; the same command tries it again") from None
+        # Its own writer would make a file that nobody else may read.
+        with atomic_file(path) as file:
+            file.write(serialise(tensors, {"endofm": json.dumps(about)}))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}; the same command tries it again") from None
 
 
 def _refuse_diverged(path: Path, tensors: Mapping[str, Any]) -> None:
@@ -190,30 +185,11 @@ def _refuse_diverged(path: Path, tensors: Mapping[str, Any]) -> None:
     for name, tensor in tensors.items():
         if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.numel():
             largest = float(tensor.abs().max())
-            if not largest <= _LARGEST:
+            if not largest <= LARGEST:
                 raise DataError(
                     f"{path}: not written, since training has diverged: {name} reaches {largest:.3g}. Checkpoints "
                     "before it are sound; try a lower optim.lr_per_256_clips or a longer optim.warmup"
                 )
-
-
-def _is_whole(path: Path) -> bool:
-    size = path.stat().st_size - len(_TAG) - _DIGEST_SIZE
-    if size < 0:
-        return False
-    with path.open("rb") as file:
-        file.seek(size)
-        return file.read() == _TAG + _digest(path, size)
-
-
-def _digest(path: Path, size: int) -> bytes:
-    """xxh3-128 of the first `size` bytes."""
-    hasher = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while size > 0 and (chunk := file.read(min(size, _CHUNK))):
-            hasher.update(chunk)
-            size -= len(chunk)
-    return hasher.digest()
 
 
 def _checkpoints(run_dir: Path) -> list[Path]:

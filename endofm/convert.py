@@ -150,7 +150,7 @@ def convert_weights(source: Path, out: Path, *, which: w.Which = "teacher", num_
     weights = w.read_backbone(source, which=which, num_frames=num_frames)
     fresh = out.with_name(f".{out.stem}.new.safetensors")
     try:
-        export_backbone(fresh, w.build_backbone(weights), weights.provenance)
+        export_backbone(fresh, weights.config, weights.backbone, weights.provenance)
         if not out.exists():
             fresh.replace(out)
             return True

@@ -21,15 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import xxhash
 from safetensors import SafetensorError, safe_open
 
 from endocorpus.errors import DataError
+from endofm.seal import is_whole
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number that torch began its files with until 1.6
-_SEAL, _DIGEST_SIZE = b"xxh3-128", 16  # behind the checkpoints of `endofm.checkpoint`
-_CHUNK = 1 << 24  # bytes
 _AGAIN = "download it again, and compare its size and sha256 with what its publisher says"
 
 _MISTAKEN = (
@@ -157,24 +155,8 @@ def _check_archive(path: Path) -> None:
             broken = archive.testzip()
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, struct.error, UnicodeError) as error:
         raise DataError(f"{path}: cut short, or damaged ({error}); {_AGAIN}") from None
-    if broken is not None or not _seal_holds(path):
+    if broken is not None or is_whole(path) is False:
         raise DataError(f"{path}: damaged ({broken or 'other bytes than were written'}); {_AGAIN}")
-
-
-def _seal_holds(path: Path) -> bool:
-    """Whether the digest that our checkpoints end with, if there is one, is that of the bytes before it."""
-    size = path.stat().st_size - len(_SEAL) - _DIGEST_SIZE
-    with path.open("rb") as file:
-        file.seek(max(size, 0))
-        tail = file.read()
-        if not tail.startswith(_SEAL):
-            return True
-        file.seek(0)
-        hasher = xxhash.xxh3_128()
-        while size > 0 and (chunk := file.read(min(size, _CHUNK))):
-            hasher.update(chunk)
-            size -= len(chunk)
-    return tail == _SEAL + hasher.digest()
 
 
 def _sha256(path: Path) -> str:

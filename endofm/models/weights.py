@@ -31,7 +31,8 @@ from endofm.models.weight_files import WeightFile, read_file
 
 Which = Literal["teacher", "student"]
 
-_LARGEST = 1e6  # of any weight; trained ones stay below a few hundred
+LARGEST = 1e6
+"""Of any weight; trained ones stay below a few hundred."""
 _HEAD_WIDTH = 64  # of attention, in every published shape
 _DEEPEST = 1000  # blocks; a hostile file may speak of any number
 _DEPTH = 4  # of dictionaries in dictionaries
@@ -312,7 +313,7 @@ def _materialised(file: WeightFile, found: Mapping[str, Tensor]) -> dict[str, Te
     for name, tensor in found.items():
         copies[name] = tensor.detach().to(torch.float32, memory_format=torch.contiguous_format, copy=True)
         largest = float(copies[name].abs().max())
-        if not largest <= _LARGEST:
+        if not largest <= LARGEST:
             raise DataError(f"{file.path}: weights of a run that diverged, or damaged: {name} reaches {largest:.3g}")
     return copies
 

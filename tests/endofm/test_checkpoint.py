@@ -151,6 +151,7 @@ def test_an_exported_backbone_needs_nothing_but_itself(tmp_path: Path) -> None:
     backbone = create_backbone(ModelConfig(embed_dim=32, depth=2, num_heads=2)).eval()
     path = tmp_path / "backbone.safetensors"
     export_backbone(path, backbone.config, backbone.state_dict(), {"clips": "0123"})
+    assert path.stat().st_mode & 0o044 == 0o044, "colleagues may read it"
     with safe_open(path, "pt") as opened:
         about = json.loads(opened.metadata()["endofm"])
     assert about["clips"] == "0123"

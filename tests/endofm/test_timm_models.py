@@ -72,7 +72,7 @@ def test_weights_come_from_a_file_or_the_error_says_from_where(tmp_path: Path) -
     torch.manual_seed(0)
     saved = create_backbone("vit_small_patch16", num_frames=16)
     path = tmp_path / "backbone.safetensors"
-    export_backbone(path, saved, {})
+    export_backbone(path, saved.config, saved.state_dict(), {})
     options: dict[str, Any] = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path)}}
     model = timm.create_model(NAME, num_classes=2, drop_path_rate=0.3, **options)
     assert model.config.num_frames == 16 and model.config.drop_path == 0.3 and model.num_classes == 2

@@ -144,11 +144,13 @@ def test_our_own_files_load_with_the_shape_that_they_state(tmp_path: Path) -> No
         clips="0123",
         objective=objective.state_dict(),
         optimizer={"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": []},
+        health={},
         versions=library_versions(),
     )
     checkpoint = save_checkpoint(tmp_path, state, keep=1)
     exported = tmp_path / "backbone.safetensors"
-    export_backbone(exported, objective.encoder, {"clips": "0123", "steps": 7})
+    encoder = objective.encoder
+    export_backbone(exported, encoder.config, encoder.state_dict(), {"clips": "0123", "steps": 7})
     for path, which, network in (
         (exported, "teacher", objective.teacher),
         (checkpoint, "teacher", objective.teacher),
@@ -282,9 +284,8 @@ def test_folders_and_missing_files_are_named(tmp_path: Path) -> None:
         load_backbone(str(tmp_path / "nothing.pth"))
     with pytest.raises(DataError, match="is a folder, and not a file of weights"):
         load_backbone(tmp_path)
-    export_backbone(
-        tmp_path / "backbone.safetensors", create_backbone(ModelConfig(embed_dim=64, depth=1, num_heads=1)), {}
-    )
+    backbone = create_backbone(ModelConfig(embed_dim=64, depth=1, num_heads=1))
+    export_backbone(tmp_path / "backbone.safetensors", backbone.config, backbone.state_dict(), {})
     with pytest.raises(DataError, match=r"is a folder; did you mean .*backbone\.safetensors\?"):
         load_backbone(tmp_path)
 

@@ -82,7 +82,9 @@ def phantom(source_name: str, out: Path, seed: int, recordings: int | None, seco
     """Render a stand-in for a source: endoscopy-like video in the layout of the real data, with exact ground truth."""
     from endocorpus.phantom import render_source
     from endocorpus.progress import shown_frames
+    from endocorpus.sources import load_source
 
+    load_source(source_name)  # refuses a name that is none, and knows which one is near
     try:
         with shown_frames() as on_frame:
             tree = render_source(source_name, out, seed=seed, recordings=recordings, seconds=seconds, on_frame=on_frame)

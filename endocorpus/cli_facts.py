@@ -70,8 +70,13 @@ def fetch(
     from endocorpus.fetch import fetch as fetch_all
     from endocorpus.fetch import plan_fetch, provider_of, steps, verdict, would_be
     from endocorpus.progress import shown_bytes
+    from endocorpus.sources import load_source
 
-    provider, dest = provider_of(source_name), dest or Path("raw") / source_name
+    try:
+        provider, dest = provider_of(source_name), dest or Path("raw") / source_name
+    except UsageError:
+        load_source(source_name)  # knows which name is near
+        raise
     planned = plan_fetch(provider, dest, archives, only)
     if dry_run:
         outcomes = would_be(planned)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from endocorpus.census import Entry
 from endocorpus.corpus.splits import SIDES, SPLITS, Row, Split, assign, load_split
-from endocorpus.errors import UsageError
+from endocorpus.errors import UsageError, did_you_mean
 from endocorpus.leaks import CERTAINTIES, Certainty, Edge, Kind, Member, members, origins, path_to_end, shared_sets
 from endocorpus.naming import fold
 from endocorpus.sources import SOURCES, load_source
@@ -70,8 +70,10 @@ def held_out(spelt: str) -> HeldOut:
     if name in SOURCES and not colon:
         return HeldOut(spelt=spelt, source=name)
     if name not in SPLITS:
-        what = "a source has no sides" if name in SOURCES else "there is neither a source nor a split of that name"
-        raise UsageError(f"--without-leaks {spelt}: {what}; see `endocorpus sources` and `endocorpus splits`")
+        if name in SOURCES:
+            raise UsageError(f"--without-leaks {spelt}: a source has no sides; say {name}, or name a split")
+        hint = did_you_mean(name, (*SOURCES, *SPLITS))
+        raise UsageError(f"--without-leaks {spelt}: neither a source nor a split{hint}")
     split = load_split(name)
     known = sides_of(split)
     sides = (side,) if colon else tuple(each for each in known if each.startswith("test"))

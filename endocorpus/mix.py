@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from endocorpus.census import Entry, open_all, refuse_twins, source_of, take_census
 from endocorpus.corpus.manifest import Corpus
-from endocorpus.errors import DataError, UsageError
+from endocorpus.errors import DataError, UsageError, did_you_mean
 from endocorpus.heldout import WHOLE_SET, Finding, HeldOut, Watch, case_leaks, set_leaks, unknown_sides, watch
 from endocorpus.manifests import manifests_folder
 from endocorpus.naming import fold
@@ -52,7 +52,7 @@ class MixRow(Settings):
     @model_validator(mode="after")
     def _can_match(self) -> Self:
         if self.source not in SOURCES:
-            raise ValueError(f"there is no source {self.source!r}")
+            raise ValueError(f"there is no source {self.source!r}{did_you_mean(self.source, SOURCES)}")
         try:
             re.compile(self.where)
         except re.error as error:
@@ -140,7 +140,7 @@ def load_mix(name_or_path: str) -> Mix:
     if name_or_path in MIXES:
         return load_settings(Mix, manifests_folder() / "mixes" / f"{name_or_path}.toml")
     if not Path(name_or_path).is_file():
-        raise UsageError(f"{name_or_path}: neither a file nor a mixture; there is: {', '.join(MIXES)}")
+        raise UsageError(f"{name_or_path}: neither a file nor a mixture{did_you_mean(name_or_path, MIXES)}")
     return load_settings(Mix, Path(name_or_path))
 
 

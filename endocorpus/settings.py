@@ -5,7 +5,6 @@ Both packages configure themselves through this module, so that a typing error i
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import tomllib
@@ -16,7 +15,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from endocorpus.errors import UsageError
+from endocorpus.errors import UsageError, did_you_mean
 
 S = TypeVar("S", bound="Settings")
 
@@ -138,8 +137,7 @@ def _refuse_unknown(root: type[BaseModel], table: Mapping[str, Any], where: str)
         section, _, leaf = key.rpartition(".")
         near = [k for k in known if k.rpartition(".")[2] == leaf]
         near = near or [k for k, told in known.items() if k.startswith(f"{section}.") and _mentions(told, leaf)]
-        near = near or difflib.get_close_matches(key, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(sorted(known))}"
+        hint = f"; did you mean {near[0]!r}?" if near else did_you_mean(key, sorted(known))
         raise UsageError(f"{where}: unknown key {key!r}{hint}")
 
 

@@ -15,7 +15,7 @@ from typing import Literal, Self
 import xxhash
 from pydantic import model_validator
 
-from endocorpus.errors import DataError, UsageError
+from endocorpus.errors import DataError, UsageError, did_you_mean
 from endocorpus.manifests import manifests_folder
 from endocorpus.naming import fold
 from endocorpus.settings import Settings, load_settings
@@ -108,7 +108,7 @@ def load_split(name: str) -> Split:
         UsageError: no such split, or its file is malformed.
     """
     if name not in SPLITS:
-        raise UsageError(f"no split {name!r}; there is: {', '.join(SPLITS)}")
+        raise UsageError(f"no split {name!r}{did_you_mean(name, SPLITS)}")
     return load_settings(Split, manifests_folder() / "splits" / f"{name}.toml")
 
 

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from endocorpus.errors import UsageError
+from endocorpus.errors import UsageError, did_you_mean
 from endocorpus.manifests import manifests_folder
 from endocorpus.records import Privacy, as_rate, plain_fraction
 from endocorpus.sources.layout import Archive, Expected, FrameFolders, Layout, Source
@@ -36,7 +36,7 @@ def load_source(name: str, privacy: Privacy | None = None, rate: str | None = No
         UsageError: no such source, not a rate, or something said of a source that declares it itself.
     """
     if name not in SOURCES:
-        raise UsageError(f"no source {name!r}; there is: {', '.join(SOURCES)}")
+        raise UsageError(f"no source {name!r}{did_you_mean(name, SOURCES)}")
     if name != "folder" and (privacy or rate):
         raise UsageError(f"{'--privacy' if privacy else '--rate'} is for the source 'folder'; {name} declares its own")
     facts = tomllib.loads((manifests_folder() / "sources" / f"{name}.toml").read_text(encoding="utf-8"))

@@ -291,7 +291,15 @@ def leave_at_once(command: Sequence[object]) -> subprocess.Popen[bytes]:
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        (("build", "--source", "nothing"), "no source 'nothing'"),
+        (("build", "--source", "nothing"), "no source 'nothing'; there is: "),
+        (("build", "--source", "kolonoscopic"), "no source 'kolonoscopic'; did you mean 'colonoscopic'?"),
+        (("fetch", "sunn"), "did you mean 'sun'?"),
+        (("sources", "hyperkvasir"), "did you mean 'hyper-kvasir'?"),
+        (("phantom", "--source", "real_colon", "--out", "p", "--seed", "1"), "did you mean 'real-colon'?"),
+        (("splits", "kumc-oficial"), "did you mean 'kumc-official'?"),
+        (("mix", "endofm-pretraining", "--corpus", "{raw}"), "did you mean 'endofm-pretrain'?"),
+        (("mix", "endofm-pretrain", "--corpus", "c", "--without-leaks", "polypdag"), "did you mean 'polypdiag'?"),
+        (("mix", "endofm-pretrain", "--corpus", "c", "--without-leaks", "kumc-offical:val"), "did you mean 'kumc-o"),
         (("build", "--source", "colonoscopic", "--privacy", "public"), "declares its own"),
         (("build", *PUBLIC, "--root", "{raw}", "--out", "{raw}/c"), "inside the raw tree"),
         (("build", *PUBLIC, "--root", "{raw}", "--out", "/proc/c"), "cannot be written"),

@@ -237,7 +237,7 @@ def test_a_mixture_of_ones_own_has_repeats(corpora: Corpora, tmp_path: Path) -> 
     ("text", "problem"),
     [
         ('title = "x"\nrow = []\n', "at least 1 item"),
-        ('title = "x"\n[[row]]\ntitle = "a"\nsource = "sunny"\n', "there is no source 'sunny'"),
+        ('title = "x"\n[[row]]\ntitle = "a"\nsource = "sunny"\n', "there is no source 'sunny'; did you mean 'sun'"),
         ('title = "x"\n[[row]]\ntitle = "a"\nsource = "sun"\nwhere = "("\n', "not a regular expression"),
         ('title = "x"\n[[row]]\ntitle = "a"\nsource = "sun"\nrepeats = 0\n', "greater than or equal to 1"),
         ('title = "x"\n' + '[[row]]\ntitle = "a"\nsource = "sun"\n' * 2, "two rows have one title"),
@@ -261,7 +261,7 @@ def test_a_recording_in_two_rows_is_refused(corpora: Corpora, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("args", "problem"),
     [
-        (("endofm",), "neither a file nor a mixture; there is: endofm-pretrain"),
+        (("all",), "neither a file nor a mixture; there is: endofm-pretrain"),
         (("endofm-pretrain", "--without-leaks", "polyp"), "neither a source nor a split"),
         (("endofm-pretrain", "--without-leaks", "polypdiag:test"), "a source has no sides"),
         (("endofm-pretrain", "--without-leaks", "kumc-official:tset"), "no side 'tset'; say kumc-official:train or"),

@@ -76,10 +76,8 @@ def test_colonoscopic_groups_by_lesion(tmp_path: Path) -> None:
 
 
 def test_unknown_sources_and_misplaced_privacy_are_usage_errors() -> None:
-    with pytest.raises(
-        UsageError, match=r"no source 'kolonoscopic'; there is: cholectriplet, colonoscopic, .*, folder,"
-    ):
-        load_source("kolonoscopic")
+    with pytest.raises(UsageError, match=r"no source 'nothing'; there is: cholectriplet, colonoscopic, .*, folder,"):
+        load_source("nothing")
     with pytest.raises(UsageError, match="declares its own"):
         load_source("colonoscopic", "public")
     assert load_source("folder").privacy == "private" and load_source("folder", "public").privacy == "public"

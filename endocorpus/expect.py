@@ -12,10 +12,9 @@ from endocorpus.errors import DataError
 from endocorpus.labels import BOXED_FRAMES
 from endocorpus.records import Recording, RecordingPlan
 from endocorpus.scan import Scan
-from endocorpus.sources.layout import Expected, Source
+from endocorpus.sources.layout import Expected, Source, judge
 
 Verdict = Literal["agrees", "differs", "absent", "not counted", "unverified"]
-_NEAR = 0.01  # how far an approximate count may be off
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +56,9 @@ def _compared(what: str, expected: Expected, scanned: Scan, plans: Sequence[Reco
 def _verdict(expected: Expected, found: int | None, here: bool) -> Verdict:
     if found is None:
         return "not counted"
-    if found == expected.count:
-        return "agrees"
-    if found == 0 and not here:
+    if found == 0 and expected.count and not here:
         return "absent"
-    if expected.status == "unverified":
-        return "unverified"
-    near = expected.status == "approximate" and abs(found - expected.count) <= _NEAR * expected.count
-    return "agrees" if near else "differs"
+    return judge(found, expected.count, expected.status)
 
 
 def _found(of: str, recordings: Sequence[Recording], plans: Sequence[RecordingPlan] | None) -> int | None:

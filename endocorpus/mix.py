@@ -23,9 +23,9 @@ from endocorpus.naming import fold
 from endocorpus.segment import SegmentConfig
 from endocorpus.settings import Settings, load_settings
 from endocorpus.sources import SOURCES
+from endocorpus.sources.layout import Status, judge
 
 MIXES: tuple[str, ...] = tuple(sorted(path.stem for path in (manifests_folder() / "mixes").glob("*.toml")))
-_NEAR = 0.01  # how far an approximate count may be off
 Reason = Literal["not-in-mixture", "segmentation", "leak", "set-leak", "set-overlap"]
 
 
@@ -46,7 +46,7 @@ class MixRow(Settings):
     paper_frames: int | None = None
     clips: int | None = None
     frames: int | None = None
-    status: Literal["exact", "approximate", "unverified"] = "unverified"
+    status: Status = "unverified"
     note: str = ""
 
     @model_validator(mode="after")
@@ -328,11 +328,11 @@ def _remark(row: MixRow, corpora: Sequence[str], cut_otherwise: int, clips: int)
     if clips == row.paper_clips:
         return "agrees"
     difference = f"{abs(clips - row.paper_clips):,} {'more' if clips > row.paper_clips else 'fewer'}"
-    if row.status == "approximate" and abs(clips - row.paper_clips) <= _NEAR * row.paper_clips:
-        return f"{difference}, which is near enough"
-    if row.status == "exact":
-        return f"differs: {difference} than there should be"
-    return f"{difference}; the published number is {row.status}, so this alone is no fault"
+    return {
+        "agrees": f"{difference}, which is near enough",
+        "differs": f"differs: {difference} than there should be",
+        "unverified": f"{difference}; nobody has verified the published number, so this alone is no fault",
+    }[judge(clips, row.paper_clips, row.status)]
 
 
 def exclusion_report(chosen: Chosen) -> list[dict[str, object]]:

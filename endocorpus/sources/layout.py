@@ -158,6 +158,17 @@ Rule = Videos | FrameFolders | Labels | Sidecars
 Layout = tuple[Rule, ...]
 
 
+Status = Literal["exact", "approximate", "unverified"]  # how sure a number is
+
+
+def judge(found: int, expected: int, status: Status) -> Literal["agrees", "differs", "unverified"]:
+    """Compare a count with a number from the facts: an approximate one may be off by a hundredth, and one that nobody
+    has verified cannot accuse the data."""
+    if found == expected or (status == "approximate" and 100 * abs(found - expected) <= expected):
+        return "agrees"
+    return "unverified" if status == "unverified" else "differs"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
     """How many there should be, and how sure that is.
@@ -167,7 +178,7 @@ class Expected:
     """
 
     count: int
-    status: Literal["exact", "approximate", "unverified"]
+    status: Status
     of: str = ""
     where: str | None = None
 

@@ -14,12 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from endocorpus.errors import DataError
+from endocorpus.expect import _verdict
 from endocorpus.leaks import leak_edges
 from endocorpus.manifests import manifests_folder
+from endocorpus.mix import MixRow, _remark
 from endocorpus.segment import SegmentConfig, segment
 from endocorpus.settings import load_settings
 from endocorpus.sources import _source
-from endocorpus.sources.layout import Expected, Source
+from endocorpus.sources.layout import Expected, Source, Status, judge
 from endocorpus.vocabulary import load_vocabulary, normalise, read_vocabulary
 
 NAMES = sorted(path.stem for path in (manifests_folder() / "sources").glob("*.toml"))
@@ -234,3 +236,28 @@ def test_the_mixture_is_table_1() -> None:
 
 def test_edges_join_sources_that_exist() -> None:
     assert {edge.a_source for edge in leak_edges()} | {edge.b_source for edge in leak_edges()} <= DECLARED
+
+
+@pytest.mark.parametrize(
+    ("status", "near", "far"),
+    [("exact", "differs", "differs"), ("approximate", "agrees", "differs"), ("unverified", "unverified", "unverified")],
+)
+@given(expected=st.integers(100, 10**7), sign=st.sampled_from([-1, 1]))
+def test_counts_are_judged_by_how_sure_the_expected_one_is(
+    status: Status, near: str, far: str, expected: int, sign: int
+) -> None:
+    assert judge(expected, expected, status) == "agrees"
+    assert judge(expected + sign * (expected // 100), expected, status) == near
+    assert judge(expected + sign * (expected // 100 + 1), expected, status) == far
+
+
+def test_expected_counts_and_mixtures_are_judged_by_one_rule() -> None:
+    """A hundredth off an approximate number is near enough for either; a little more is for neither."""
+    for clips, verdict, remark in (
+        (990, "agrees", "10 fewer, which is near enough"),
+        (989, "differs", "differs: 11 f"),
+    ):
+        expected = Expected(count=1000, status="approximate")
+        row = MixRow(title="x", source="sun", paper_clips=1000, status="approximate")
+        assert _verdict(expected, clips, here=True) == verdict
+        assert _remark(row, ["c"], 0, clips).startswith(remark)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -248,9 +248,12 @@ def _echo_mix(chosen: Chosen, as_json: bool, *, with_excluded: bool) -> None:
         excluded = {"excluded": chosen.excluded_rows()} if with_excluded else {}
         echo_json(told | {"warnings": chosen.warnings} | excluded)
         return
-    header = ("row", "clips", "kept", "published", "frames", "kept", "published", "status", "remark")
-    cells = [[row["row"], *_sums(row, "clips"), *_sums(row, "frames"), row["status"], row["remark"]] for row in rows]
-    echo_table(f"{chosen.mix.title}: {count(kept['clips'], 'clip')}, {count(kept['frames'], 'frame')}", header, cells)
+    echo_table(
+        f"{chosen.mix.title}: {count(kept['clips'], 'clip')}, {count(kept['frames'], 'frame')}", *_mix_table(rows)
+    )
+    click.echo("found: in the given corpora, cut as the row says; kept: what no leak speaks against")
+    notes = [(row["row"], row["note"]) for row in rows if row["note"]]
+    echo_table("What to know about the rows" if notes else "", ("", ""), notes)
     if left_out:
         columns = ("reason", "source", "of", "kind", "certainty", "recordings", "clips", "evidence")
         echo_table("Left out", columns, [[_plain(entry[column]) for column in columns] for entry in left_out])
@@ -258,9 +261,16 @@ def _echo_mix(chosen: Chosen, as_json: bool, *, with_excluded: bool) -> None:
         click.echo(f"warning: {warning}", err=True)
 
 
-def _sums(row: Mapping[str, Any], what: str) -> list[str]:
-    values = (row["found"][what], row["kept"][what], row["published"][what])
-    return ["" if value is None else number(value) for value in values]
+def _mix_table(rows: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Header and cells: each number under what it counts."""
+    sums = [(what, step) for what in ("clips", "frames") for step in ("found", "kept", "published")]
+    header = ("row", *(f"{what}\n{step}" for what, step in sums), "published\nnumber is", "remark")
+    cells = []
+    for row in rows:
+        values = [row[step][what] for what, step in sums]
+        numbers = ["" if value is None else number(value) for value in values]
+        cells.append([row["row"], *numbers, row["status"], row["remark"]])
+    return header, cells
 
 
 def _echo_facts(title: str, facts: Mapping[str, object], as_json: bool) -> None:

@@ -312,6 +312,7 @@ def row_report(chosen: Chosen) -> list[dict[str, object]]:
                 "published": {"clips": row.paper_clips, "frames": row.paper_frames},
                 "expected": {"clips": row.clips, "frames": row.frames},
                 "remark": _remark(row, given[row.source], len(choices) - found["recordings"], found["clips"]),
+                "note": row.note,
             }
         )
     return report

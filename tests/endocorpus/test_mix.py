@@ -14,6 +14,7 @@ import pytest
 
 from endocorpus.build import build
 from endocorpus.census import open_all, take_census
+from endocorpus.cli_facts import _mix_table
 from endocorpus.config import BuildConfig
 from endocorpus.corpus.manifest import open_corpus, parquet_bytes, parse_parquet
 from endocorpus.corpus.mixes import mix_bytes, read_mix
@@ -210,6 +211,7 @@ def test_the_command_writes_the_same_bytes_in_any_order(corpora: Corpora, tmp_pa
         assert result.exit_code == 0, result.output
         assert "differs: 233 fewer than there should be" in result.stdout and "no corpus of sun" in result.stdout
         assert "warning: ldpolypvideo-official may share cases" in result.stderr
+        assert "Needs frames that SUN-SEG's script has re-organised" in result.stdout
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
     assert (tmp_path / "a.excluded.parquet").read_bytes() == (tmp_path / "b.excluded.parquet").read_bytes()
     written = read_mix(tmp_path / "a.parquet")
@@ -219,6 +221,14 @@ def test_the_command_writes_the_same_bytes_in_any_order(corpora: Corpora, tmp_pa
     assert excluded.schema.names == MIX_EXCLUDED.names
     assert excluded["reason"].to_pylist().count("leak") == 1 and all(excluded["evidence"].to_pylist())
     assert len(excluded) + len(set(written.table["recording_id"].to_pylist())) == sum(RECORDINGS[n] for n in names)
+
+
+def test_every_number_of_a_mixture_stands_under_what_it_counts() -> None:
+    steps = {step: {"clips": i, "frames": 1000 + i} for i, step in enumerate(("found", "kept", "published"))}
+    header, [cells] = _mix_table([{"row": "a", "status": "exact", "remark": "", **steps}])
+    assert len(set(header)) == len(header) == len(cells)
+    told = {tuple(head.split()): cell for head, cell in zip(header, cells, strict=True)}
+    assert all(told[what, step] == f"{n:,}" for step, sums in steps.items() for what, n in sums.items())
 
 
 def test_a_mixture_of_ones_own_has_repeats(corpora: Corpora, tmp_path: Path) -> None:

@@ -118,11 +118,14 @@ def splits(name: str | None, corpora: tuple[Path, ...], out: Path | None, as_jso
             raise UsageError("which split? say `endocorpus splits NAME`; without --corpus they are listed")
         listed = {each: load_split(each) for each in SPLITS}
         facts = [{"name": each} | split.model_dump(mode="json") for each, split in listed.items()]
-        header = ("name", "task", "source", "leaky", "note")
         if as_json:
             echo_json(facts)
         else:
-            echo_table("Splits", header, [[_plain(fact[column]) for column in header] for fact in facts])
+            header = ("name", "leaky", "what it is")
+            rows = [(each, _plain(split.leaky), split.title) for each, split in listed.items()]
+            echo_table(
+                "Splits; `endocorpus splits NAME` tells all about one; leaky = tests on training data", header, rows
+            )
         return
     split = load_split(name)
     if corpora:
@@ -281,19 +284,22 @@ def _echo_facts(title: str, facts: Mapping[str, object], as_json: bool) -> None:
 
 
 def _fact_rows(facts: Mapping[str, object]) -> list[tuple[str, str]]:
-    """One row per fact; entries of a list have rows of their own."""
+    """One row per fact that there is; entries of a list have rows of their own."""
     rows: list[tuple[str, str]] = []
     for key, value in facts.items():
         parts = value if isinstance(value, list) else [value]
-        if isinstance(value, dict) and value and all(isinstance(inner, dict) for inner in value.values()):
-            parts = [f"{name}: {_plain(inner)}" for name, inner in value.items()]
-        rows += [("" if number else key.replace("_", " "), _plain(part)) for number, part in enumerate(parts)]
+        if isinstance(value, dict) and all(isinstance(inner, dict | list) for inner in value.values()):
+            parts = [f"{name}: {_plain(inner)}" for name, inner in value.items() if inner]
+        told = [part for part in map(_plain, parts) if part]
+        rows += [("" if number else key.replace("_", " "), part) for number, part in enumerate(told)]
     return rows
 
 
 def _plain(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items() if inner not in (None, "", []))
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "" if value is None else str(value)

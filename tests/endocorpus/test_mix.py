@@ -329,10 +329,13 @@ def test_splits_are_listed_and_shown() -> None:
     assert [each["name"] for each in listed] == list(SPLITS) and {"name", "task", "source", "leaky", "note"} <= set(
         listed[0]
     )
-    assert "cvc-endofm-as-published" in run("splits").stdout
+    table = run("splits").stdout
+    assert all(name in table for name in SPLITS) and max(map(len, table.splitlines())) <= 100 and "(" not in table
     shown = json.loads(run("splits", "kumc-official", "--json").stdout)
     assert shown["by_label"] == "official_split" and not shown["leaky"]
     assert "train2019, val2019" in run("splits", "kumc-official").stdout
+    detail = {line.split("  ")[0]: line for line in run("splits", "cvc-endofm-as-published").stdout.splitlines()}
+    assert "train: clinicdb-(02|03|" in detail["sides"] and "by label" not in detail
     assert run("splits", "kumc").exit_code == 2
 
 

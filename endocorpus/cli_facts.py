@@ -39,7 +39,9 @@ def sources(name: str | None, as_json: bool) -> None:
     rows = [
         (
             source.name,
-            next((f"{e.count:,}" for e in source.expected.values() if e.of == "recordings"), ""),
+            " + ".join(
+                f"{each.count:,}" for what, each in source.expected.items() if (each.of or what) == "recordings"
+            ),
             source.access,
             source.licence + ("" if source.licence_status == "verified" else " ?"),
             source.redistribution,

@@ -94,8 +94,14 @@ def _template() -> jinja2.Template:
 
 def _source_facts(source: Mapping[str, Any]) -> list[tuple[str, str]]:
     access = {
-        "public": f"Public: its {source['vouched_by']} says so.",
-        "private": "Private: named by neutral ids, without paths.",
+        "open": "Anybody can download it.",
+        "form": "After filling in the provider's form.",
+        "email-password": "With a password that the provider sends by e-mail.",
+        "private": "From its owner only.",
+    }
+    privacy = {
+        "public": f"Public, on the word of its {source['vouched_by']}: recordings have their own names and paths here.",
+        "private": "Private: recordings have neutral ids here, without names and paths.",
     }
     redistribution = {
         "yes": "Allowed.",
@@ -115,7 +121,8 @@ def _source_facts(source: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Citation", source["citation"]),
         ("Licence", f"{source['licence']} ({licence_status.get(status, status)})"),
         ("Redistribution", redistribution.get(str(source["redistribution"]), source["redistribution"])),
-        ("Access", access.get(str(source["privacy"]), source["privacy"])),
+        ("How to get it", access.get(str(source["access"]), source["access"])),
+        ("Privacy", privacy.get(str(source["privacy"]), source["privacy"])),
         ("Modality and organ", f"{_words(source['modality'])}; {_words(source['organ'])}"),
     ]
     return [(name, str(value) if value else "Not given.") for name, value in facts]

@@ -126,6 +126,8 @@ def test_reading_commands_speak_json(corpus: Corpus, raw: Path) -> None:
 
 def test_reading_commands_speak_to_people(corpus: Corpus, raw: Path) -> None:
     assert "IEEE Transactions" in run("sources", "colonoscopic").stdout
+    counts = {line.split()[0]: line for line in run("sources").stdout.splitlines()}
+    assert "100 + 13 + 285" in counts["sun"] and "160 + 42 + 61" in counts["ldpolypvideo"]
     assert "视频" in run("scan", *PUBLIC, "--root", raw).stdout
     assert "clips of 5 recordings" in run("info", corpus.root).stdout
 

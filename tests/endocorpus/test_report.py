@@ -227,6 +227,8 @@ def test_source_licence_and_privacy_are_plain(seen: Page) -> None:
     assert seen.facts["Licence"] == ["LicenseRef-unknown (unverified)"]
     assert seen.facts["Redistribution"] == ["Not known."]
     assert seen.facts["Year"] == ["2020"]
+    assert seen.facts["How to get it"] == ["From its owner only."]
+    assert seen.facts["Privacy"][0].startswith("Public, on the word of its owner")
     assert seen.facts["Home page"] == ["http://example.org/set"]
     assert seen.text.count(NOT_EXAMINED) == 2  # above the figures, and where de-identification is described
     assert seen.tables["Who cleared the recordings"][0][1:] == ["cleared", "3"]

@@ -72,30 +72,41 @@ def fetch(
     from endocorpus.fetch import fetch as fetch_all
     from endocorpus.fetch import plan_fetch, provider_of, steps, verdict, would_be
     from endocorpus.progress import shown_bytes
-    from endocorpus.sources import load_source
+    from endocorpus.sources import SOURCES, load_source
 
     try:
         provider, dest = provider_of(source_name), dest or Path("raw") / source_name
     except UsageError:
         load_source(source_name)  # knows which name is near
         raise
-    planned = plan_fetch(provider, dest, archives, only)
+    plan = plan_fetch(provider, dest, archives, only)
     if dry_run:
-        outcomes = would_be(planned)
+        outcomes = would_be(plan)
     else:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with shown_bytes() as watch:
-            outcomes = fetch_all(planned, dest, watch=watch)
+            outcomes = fetch_all(plan, dest, watch=watch)
     told = steps(provider, outcomes)
     if as_json:
         echo_json({"source": source_name, "dest": dest, "archives": [asdict(o) for o in outcomes], "steps": told})
     else:
-        rows = [(o.name, o.status, "" if o.bytes is None else size(o.bytes), o.files or "", o.detail) for o in outcomes]
+        notes = [planned.archive.note if dry_run else "" for planned in plan]
+        rows = [
+            (o.name, o.status, "" if o.bytes is None else size(o.bytes), o.files or "", _once(o.detail, note))
+            for o, note in zip(outcomes, notes, strict=True)
+        ]
         if rows:
             echo_table(str(dest), ("archive", "status", "size", "files", "detail"), rows)
+        if dry_run and provider.access != "private":
+            whole = load_source(source_name).size if source_name in SOURCES else ""  # facts may come before a module
+            click.echo(f"size of all: {whole or 'not stated by the provider'}")
         click.echo("\n".join(told), nl=bool(told))
     if not dry_run:
         verdict(provider, outcomes)
+
+
+def _once(*texts: str) -> str:
+    return "; ".join(dict.fromkeys(text for text in texts if text))
 
 
 @click.command()

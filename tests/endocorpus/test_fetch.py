@@ -482,7 +482,16 @@ def test_a_dry_run_asks_nobody_and_writes_nothing(server: Server, facts: Facts, 
         ("planned", "download and unpack"),
         ("by hand", "by the form"),
     ]
+    shown = run(source, "--dry-run").stdout
+    assert "size of all: not stated by the provider" in shown and shown.count("by the form") == 1
     assert not server.log and not (tmp_path / "raw").exists()
+
+
+def test_a_dry_run_says_what_is_known_of_sizes() -> None:
+    told = run("hyper-kvasir", "--dry-run").stdout
+    assert "25.2 GB" in next(line for line in told.splitlines() if line.startswith("hyper-kvasir-videos.zip"))
+    assert "size of all: 25.2 GB of videos; 58.6 GB with all images" in told
+    assert "size" not in run("folder", "--dry-run").stdout
 
 
 def test_a_gated_source_says_the_steps_and_takes_what_a_person_downloaded(facts: Facts, tmp_path: Path) -> None:

@@ -48,8 +48,9 @@ from endocorpus.receipts import (
     tidy_receipts,
     to_be_retried,
 )
-from endocorpus.records import Exclusion, RecordingPlan
+from endocorpus.records import Exclusion, Reason, RecordingPlan
 from endocorpus.report.page import write_report
+from endocorpus.report.text import count
 from endocorpus.rows import Row, deid_row, excluded_row, recording_row
 from endocorpus.scan import Scan, scan
 from endocorpus.sources import source_facts
@@ -106,15 +107,15 @@ def build(
         watcher: told about progress.
 
     Raises:
-        UsageError: `root` or `out` cannot be used, or too much would go without `shrink`.
+        UsageError: `root` or `out` cannot be used, `root` holds no media, or too much would go without `shrink`.
         DataError: the disk is full, the raw files vanished meanwhile, or `strict` finds something.
     """
     name, watcher = name or corpus_name(out, source.name) or source.name, watcher or BuildWatcher()
     if not KEY.fullmatch(name) or len(name) > LONGEST_NAME:
         raise UsageError(f"--name {name!r}: a name is made of up to {LONGEST_NAME} of a-z, 0-9 and, inside, -")
     _refuse_nesting(root, out)
+    scanned = scan_filled(source, root, name)
     with work_area(out, name, source.name) as work:
-        scanned = scan(source, root, name)
         watcher.scanned(scanned)
         plans, exclusions = plan_all(scanned, source, root, config, workers, watcher)
         watcher.planned(plans, exclusions)
@@ -140,6 +141,24 @@ def build(
             shutil.rmtree(made)
         tidy_receipts(shards, work)
     return open_corpus(out)
+
+
+def scan_filled(source: Source, root: Path, name: str) -> Scan:
+    """`scan` of a root that holds something to build from: a mistyped one must not become a corpus without recordings.
+
+    Raises:
+        UsageError: `root` is no folder, or no file in it can be a recording or part of one.
+    """
+    found = scan(source, root, name)
+    if found.recordings or any(
+        e.unit == "recording" or (e.files and e.reason == Reason.NO_PARTNER) for e in found.exclusions
+    ):
+        return found
+    closed = sum(e.reason == Reason.UNREADABLE for e in found.exclusions)
+    where = "" if source.name == "folder" else f" where the source {source.name!r} has them"
+    also = f", in {count(found.num_files - closed, 'file')}" if found.num_files > closed else ""
+    shut = f"; {count(closed, 'folder')} could not be entered" if closed else ""
+    raise UsageError(f"{root}: holds no video and no numbered frames{where}{also}{shut}. Nothing was written")
 
 
 def _refuse_shrinking(before: set[str], left: set[str], root: Path, out: Path) -> None:

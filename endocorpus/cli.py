@@ -14,7 +14,7 @@ from endocorpus import __version__
 from endocorpus.cli_facts import fetch, mix, sources, splits
 from endocorpus.console import Commands, echo_json, echo_table, json_option
 from endocorpus.errors import DataError, UsageError
-from endocorpus.places import filled_root, place_of, raw_root
+from endocorpus.places import place_of, raw_root
 from endocorpus.report.text import count
 
 if TYPE_CHECKING:
@@ -188,14 +188,13 @@ def plan(
     as_json: bool,
 ) -> None:
     """Show what a build of the same options would do: recordings, clips, exclusions. Writes nothing."""
-    from endocorpus.build import BuildWatcher, plan_all
-    from endocorpus.scan import scan as scan_files
+    from endocorpus.build import BuildWatcher, plan_all, scan_filled
     from endocorpus.sources import load_source
 
     source = load_source(source_name, privacy, rate)
     config = _config(config_file, overrides, source.defaults)
-    root, (_, name) = filled_root(source, root), place_of(source, out, corpus_name)
-    plans, found = plan_all(scan_files(source, root, name), source, root, config, workers, BuildWatcher())
+    root, (_, name) = raw_root(source, root), place_of(source, out, corpus_name)
+    plans, found = plan_all(scan_filled(source, root, name), source, root, config, workers, BuildWatcher())
     exclusions = sorted(map(_exclusion, found), key=_place_among_excluded)
     rows = [
         {
@@ -265,7 +264,7 @@ def build(
     with ShownProgress() as shown:
         corpus = build_corpus(
             source,
-            filled_root(source, root),
+            raw_root(source, root),
             out,
             config,
             name=name,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from endocorpus.errors import UsageError
-from endocorpus.report.text import count
 
 if TYPE_CHECKING:
     from endocorpus.sources.layout import Source
@@ -34,28 +32,6 @@ def raw_root(source: Source, root: Path | None) -> Path:
         f"{root}: no such folder, so there is nothing to build from. {source.obtain}"
         + (stand_in if source.name in LAYOUTS else "")
     )
-
-
-def filled_root(source: Source, root: Path | None) -> Path:
-    """`raw_root`, where it holds something to build from: a mistyped one must not become a corpus without recordings.
-
-    Raises:
-        UsageError: there is no such folder, or no file in it that can be a recording or part of one.
-    """
-    from endocorpus.scan import walk
-    from endocorpus.sources.layout import FrameFolders, Videos
-
-    root = raw_root(source, root)
-    patterns = [
-        re.compile(rule.pattern, re.DOTALL) for rule in source.layout if isinstance(rule, Videos | FrameFolders)
-    ]
-    files, closed = walk(root)
-    if any(pattern.fullmatch(path) for path in files for pattern in patterns):
-        return root
-    where = "" if source.name == "folder" else f" where the source {source.name!r} has them"
-    also = f", in {count(len(files), 'file')}" if files else ""
-    shut = f"; {count(len(closed), 'folder')} could not be entered" if closed else ""
-    raise UsageError(f"{root}: holds no video and no numbered frames{where}{also}{shut}. Nothing was written")
 
 
 def place_of(source: Source, out: Path | None, name: str | None) -> tuple[Path, str]:

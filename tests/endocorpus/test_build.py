@@ -286,6 +286,9 @@ def test_copies_share_a_leak_group(tmp_path: Path) -> None:
 def test_an_empty_root_does_not_empty_a_corpus(corpus: Corpus, tmp_path: Path) -> None:
     out = shutil.copytree(corpus.root, tmp_path / "c")
     (tmp_path / "raw").mkdir()
+    with pytest.raises(UsageError, match="holds no video and no numbered frames"):
+        build(PUBLIC, tmp_path / "raw", out, CONFIG)
+    (tmp_path / "raw" / "lost.mp4").touch()
     with pytest.raises(UsageError, match="nothing was changed: 5 of its 5 recordings"):
         build(PUBLIC, tmp_path / "raw", out, CONFIG)
     assert fingerprint(out) == fingerprint(corpus.root)
@@ -309,8 +312,10 @@ def test_files_of_others_in_the_shards_folder_stay(corpus: Corpus, raw: Path, tm
 
 def test_the_owner_is_known_without_the_work_area(corpus: Corpus, raw: Path, tmp_path: Path) -> None:
     out = shutil.copytree(corpus.root, tmp_path / "c", ignore=shutil.ignore_patterns(".build"))
+    (tmp_path / "raw/Adenoma/adenoma_01/videos").mkdir(parents=True)
+    (tmp_path / "raw/Adenoma/adenoma_01/videos/WL.mp4").touch()
     with pytest.raises(UsageError, match="is the corpus 'folder'"):
-        build(load_source("colonoscopic"), raw, out, CONFIG)
+        build(load_source("colonoscopic"), tmp_path / "raw", out, CONFIG)
     build(PUBLIC, raw, out, CONFIG)
     assert fingerprint(out) == fingerprint(corpus.root)
 
@@ -331,7 +336,8 @@ def test_a_name_that_was_given_once_stays(raw: Path, tmp_path: Path) -> None:
 
 def test_two_sources_do_not_share_a_folder(corpus: Corpus, raw: Path, tmp_path: Path) -> None:
     out = shutil.copytree(corpus.root, tmp_path / "c")
-    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/Adenoma/adenoma_01/videos").mkdir(parents=True)
+    (tmp_path / "raw/Adenoma/adenoma_01/videos/WL.mp4").touch()
     with pytest.raises(UsageError, match="is the corpus 'folder'"):
         build(load_source("colonoscopic"), tmp_path / "raw", out, CONFIG)
     with pytest.raises(UsageError, match="is the corpus 'folder'"):

@@ -14,11 +14,13 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+import endocorpus.scan
 from endocorpus.build import build
 from endocorpus.cli import main
 from endocorpus.console import echo_table
 from endocorpus.corpus.manifest import Corpus, open_corpus
 from endocorpus.report.stats import Table
+from endocorpus.scan import walk
 from endocorpus.sources import SOURCES
 from endocorpus.summary import _labels
 from tests.endocorpus.conftest import CONFIG, fingerprint
@@ -243,6 +245,17 @@ def test_a_root_without_recordings_is_refused_before_anything_is_written(
     refused = run(command, *source, "--root", tmp_path / "raw", "--out", tmp_path / "c")
     assert refused.exit_code == 2 and told in error_line(refused)
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("command", ["build", "plan"])
+def test_the_tree_is_walked_once(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where millions of images lie on a share, a walk takes an hour."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.mp4").touch()
+    walked: list[Path] = []
+    monkeypatch.setattr(endocorpus.scan, "walk", lambda root: walked.append(root) or walk(root))  # type: ignore[func-returns-value]
+    run(command, *PUBLIC, "--root", tmp_path / "raw", "--out", tmp_path / "c")
+    assert walked == [tmp_path / "raw"]
 
 
 def test_plan_shows_the_ids_that_build_gives(tmp_path: Path) -> None:

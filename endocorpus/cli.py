@@ -75,7 +75,7 @@ main.add_command(sources)
 @main.command()
 @source_option
 @click.option("--out", type=FOLDER, required=True, help="Folder for the raw tree; the truth goes beside it.")
-@click.option("--seed", type=int, required=True, help="The same seed renders the same bytes.")
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed renders the same bytes.")
 @click.option("--recordings", type=click.IntRange(1), help="How many videos.")
 @click.option("--seconds", type=click.FloatRange(0.1, 3600), help="Length of each.")
 def phantom(source_name: str, out: Path, seed: int, recordings: int | None, seconds: float | None) -> None:

@@ -25,13 +25,26 @@ def raw_root(source: Source, root: Path | None) -> Path:
             root = root / source.name
     if root.is_dir():
         return root
+    raise UsageError(f"{root}: no such folder. {_how_to_get(source, root)}")
+
+
+def _how_to_get(source: Source, root: Path) -> str:
+    """What to type next, in short sentences; the last one can be copied to its end."""
     from endocorpus.phantom.layouts import LAYOUTS
 
-    stand_in = f" Or render a stand-in: endocorpus phantom --source {source.name} --out {root} --seed 1"
-    raise UsageError(
-        f"{root}: no such folder, so there is nothing to build from. {source.obtain}"
-        + (stand_in if source.name in LAYOUTS else "")
-    )
+    if source.name == "folder":
+        return source.obtain
+    command = f"`endocorpus fetch {source.name} --dest {root}`"
+    if any(archive.url for archive in source.archives):
+        told = [f"Download the data: {command}."]
+    elif source.access == "private":
+        told = [f"The data is not given out; {command} says more."]
+    else:
+        told = [f"Get the data from {source.home}; {command} tells the steps."]
+    told.append("If it lies elsewhere, say --root.")
+    if source.name in LAYOUTS:
+        told.append(f"Or render a stand-in: endocorpus phantom --source {source.name} --out {root}")
+    return " ".join(told)
 
 
 def place_of(source: Source, out: Path | None, name: str | None) -> tuple[Path, str]:

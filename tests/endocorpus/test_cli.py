@@ -21,7 +21,7 @@ from endocorpus.console import echo_table
 from endocorpus.corpus.manifest import Corpus, open_corpus
 from endocorpus.report.stats import Table
 from endocorpus.scan import walk
-from endocorpus.sources import SOURCES
+from endocorpus.sources import SOURCES, load_source
 from endocorpus.summary import _labels
 from tests.endocorpus.conftest import CONFIG, fingerprint
 from tests.endocorpus.conftest import PUBLIC as FOLDER
@@ -48,7 +48,7 @@ def test_the_main_command_runs_exactly_as_typed(tmp_path: Path, monkeypatch: pyt
     missing = run("build", "--source", "colonoscopic")
     told = error_line(missing)
     assert missing.exit_code == 2 and "raw/colonoscopic: no such folder" in told
-    assert "depeca.uah.es" in told  # how to get the dataset
+    assert "Get the data from http://www.depeca.uah.es" in told and "`endocorpus fetch colonoscopic" in told
     stand_in = told[told.index("endocorpus phantom") :].split()[1:]
     assert run(*stand_in, "--recordings", 2, "--seconds", 1.2).exit_code == 0
     built = run("build", "--source", "colonoscopic")
@@ -57,6 +57,21 @@ def test_the_main_command_runs_exactly_as_typed(tmp_path: Path, monkeypatch: pyt
     assert run("verify", "corpora/colonoscopic").exit_code == 0
     info = json.loads(run("info", "corpora/colonoscopic", "--json").stdout)
     assert info["counts"]["recordings"] == 2 and info["source"]["expected"]["recordings"]["count"] == 152
+
+
+@pytest.mark.parametrize("source", [name for name in SOURCES if name != "folder"])
+def test_where_the_raw_files_are_missing_the_way_to_them_is_told_in_short(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = error_line(run("plan", "--source", source))
+    sentences = told.split(": no such folder. ")[1].split(". ")
+    assert max(map(len, sentences)) < 150 and f"`endocorpus fetch {source} --dest raw/{source}`" in told
+    declared = load_source(source)
+    if any(archive.url for archive in declared.archives):
+        assert sentences[0].startswith("Download the data: `endocorpus fetch")
+    elif declared.access != "private":
+        assert declared.home in sentences[0]
 
 
 @pytest.mark.parametrize("below", ["folder", "."])

@@ -82,6 +82,9 @@ class BuildWatcher:
 
     def encoded(self, clips: int, seconds: float) -> None: ...
 
+    def dropped(self, recordings: set[str]) -> None:
+        """Ids of recordings that the corpus held before and holds no more; not told where there is none."""
+
 
 def build(
     source: Source,
@@ -119,8 +122,9 @@ def build(
         watcher.scanned(scanned)
         plans, exclusions = plan_all(scanned, source, root, config, workers, watcher)
         watcher.planned(plans, exclusions)
-        planned, before = {plan.recording.recording_id for plan in plans}, set() if shrink else known_recordings(work)
-        _refuse_shrinking(before, planned, root, out)
+        planned, before = {plan.recording.recording_id for plan in plans}, known_recordings(work)
+        if not shrink:
+            _refuse_shrinking(before, planned, root, out)
         if strict:
             refuse_loose(source, scanned, plans)
         tasks = [make_task(plan, root, source, work, config.encode) for plan in plans]
@@ -130,7 +134,8 @@ def build(
         reclaim(stale, work, out)
         _make_clips([task for shard in stale for task in shard.tasks], work, workers, watcher)
         _refuse_lost_root(scanned, root)
-        _refuse_shrinking(before, planned - to_be_retried(stale), root, out)
+        if not shrink:
+            _refuse_shrinking(before, planned - to_be_retried(stale), root, out)
         if stale:
             (out / DESCRIPTOR).unlink(missing_ok=True)  # from here to the end this is not a finished corpus
         for shard in stale:
@@ -140,6 +145,8 @@ def build(
         for made in (work / ENCODED, work / ANNOTATED):
             shutil.rmtree(made)
         tidy_receipts(shards, work)
+        if gone := before - known_recordings(work):
+            watcher.dropped(gone)
     return open_corpus(out)
 
 

@@ -253,7 +253,7 @@ def build(
     from endocorpus.build import build as build_corpus
     from endocorpus.progress import ShownProgress
     from endocorpus.sources import load_source
-    from endocorpus.summary import headline, repeats, why_empty
+    from endocorpus.summary import headline, left_out, repeats, why_empty
 
     source = load_source(source_name, privacy, rate)
     config = _config(config_file, overrides, source.defaults)
@@ -277,6 +277,7 @@ def build(
     if copied := repeats(corpus.descriptor["counts"]["identical_recordings"]):
         click.echo(f"{copied}, byte for byte; they share a leak group")
     _echo_exclusions(corpus.table("excluded").to_pylist())
+    click.echo("".join(f"{line}\n" for line in left_out(corpus, shown.gone)), nl=False)
     if not corpus.descriptor["counts"]["clips"]:
         raise DataError(why_empty(corpus))
 

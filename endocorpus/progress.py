@@ -99,6 +99,7 @@ class ShownProgress(BuildWatcher):
         self._looking = self._encoding = TaskID(0)
         self._closed = threading.Event()
         self._polling: threading.Thread | None = None
+        self.gone: set[str] = set()
         self._clips = self._all_clips = 0
         self._seconds = self._all_seconds = 0.0
         self._started = self._logged = time.monotonic()
@@ -143,6 +144,9 @@ class ShownProgress(BuildWatcher):
     def encoded(self, clips: int, seconds: float) -> None:
         self._clips += clips
         self._seconds += seconds
+
+    def dropped(self, recordings: set[str]) -> None:
+        self.gone = recordings
 
     def _poll(self, folder: Path) -> None:
         """Recordings may last for hours: count the clips of those under way as well."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from endocorpus.config import BuildConfig
@@ -53,6 +54,26 @@ def facts(corpus: Corpus) -> list[tuple[str, str]]:
         ("bytes", size(stats.shard_bytes)),
     ]
     return [(name, value or "none") for name, value in told]
+
+
+def left_out(corpus: Corpus, gone: Collection[str]) -> Iterator[str]:
+    """What is not in a corpus although it was found, or stood in it before, by reason, and where all of it is listed.
+
+    Args:
+        gone: ids of recordings that the corpus held before its last build.
+    """
+    rows = corpus.table("excluded").to_pylist()
+    for unit, words in (("recording", "recordings"), ("file", "other files"), ("annotation", "entries about labels")):
+        reasons = Counter(str(row["reason"]) for row in rows if row["unit"] == unit)
+        told = ", ".join(f"{reason} {times:,}" for reason, times in reasons.most_common())
+        if told:
+            yield f"left out, {words}: {reasons.total():,} ({told})"
+    if rows:
+        yield f"the list of what was left out: {corpus.root / 'excluded.parquet'}, and the report"
+    if gone:
+        some = ", ".join(sorted(gone)[:_MOST]) + (", ..." if len(gone) > _MOST else "")
+        are = "is" if len(gone) == 1 else "are"
+        yield f"{count(len(gone), 'recording')} that this corpus held before {are} gone: {some}"
 
 
 def why_empty(corpus: Corpus) -> str:

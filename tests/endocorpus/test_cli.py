@@ -189,6 +189,33 @@ def test_a_mistyped_corpus_is_a_mistake_in_the_command(command: str, raw: Path, 
     assert begun.exit_code == 1 and "run again, finishes it" in error_line(begun)
 
 
+def test_a_build_ends_with_what_is_not_in_the_corpus(raw: Path, tmp_path: Path) -> None:
+    tree = Path(shutil.copytree(raw, tmp_path / "raw"))
+    told = (
+        "build",
+        *PUBLIC,
+        "--root",
+        tree,
+        "--out",
+        tmp_path / "c",
+        "--workers",
+        1,
+        "--set",
+        "segment.clip_seconds=1",
+    )
+    first = run(*told)
+    counts = open_corpus(tmp_path / "c").descriptor["counts"]
+    last = first.stdout.splitlines()[-3:]
+    assert last[0].startswith(f"left out, recordings: {counts['excluded_recordings']} (ambiguous_name 2, ")
+    assert last[1] == f"left out, other files: {counts['excluded_files']} (unexpected_file 1)"
+    assert last[2].endswith(f"{tmp_path / 'c' / 'excluded.parquet'}, and the report") and "gone" not in first.stdout
+    (tree / "plain.avi").unlink()
+    again = run(*told)
+    assert again.exit_code == 0
+    assert again.stdout.splitlines()[-1].startswith("1 recording that this corpus held before is gone: c-plain-avi-")
+    assert "gone" not in run(*told).stdout
+
+
 def test_exclusions_come_in_one_order(raw: Path, corpus: Corpus) -> None:
     shown = json.loads(run("plan", *PUBLIC, "--root", raw, "--json", "--workers", 1).stdout)["exclusions"]
     committed = [(row["subject"], row["reason"]) for row in corpus.table("excluded").to_pylist()]

@@ -200,7 +200,8 @@ def plan(
         {
             "recording": p.recording.recording_id,
             "frames": p.facts.num_frames,
-            "rate": f"{float(p.facts.rate):g}",
+            "rate": f"{float(p.examined_rate):g}",
+            "nominal_rate": f"{float(p.facts.rate):g}",
             "varies": p.facts.variable_rate,
             "clips": len(p.clips),
             "size": f"{p.clips[0].width}x{p.clips[0].height}",
@@ -210,9 +211,7 @@ def plan(
     if as_json:
         echo_json({"recordings": rows, "exclusions": exclusions})
         return
-    cells = [
-        (r["recording"], r["frames"], r["rate"], "varies" if r["varies"] else "", r["clips"], r["size"]) for r in rows
-    ]
+    cells = [(r["recording"], r["frames"], r["rate"], _of_rate(r), r["clips"], r["size"]) for r in rows]
     header = ("recording", "frames", "rate", "", "clips", "size")
     echo_table(f"{count(sum(len(p.clips) for p in plans), 'clip')} planned", header, cells)
     _echo_exclusions(exclusions)
@@ -369,6 +368,12 @@ def config(config_file: Path | None, overrides: tuple[str, ...], as_json: bool) 
         echo_json(settings.model_dump(mode="json"))
     else:
         click.echo(to_toml(settings), nl=False)
+
+
+def _of_rate(row: Mapping[str, Any]) -> str:
+    remarks = ["varies"] if row["varies"] else []
+    remarks += [f"nominally {row['nominal_rate']}"] if row["nominal_rate"] != row["rate"] else []
+    return ", ".join(remarks)
 
 
 def _config(

@@ -50,6 +50,7 @@ def facts(corpus: Corpus) -> list[tuple[str, str]]:
         ("sizes", _most(stats.sizes, lambda row: f"{row['width']}x{row['height']}")),
         ("rates", _most(stats.rates, _rate)),
         ("labels", _labels(stats.labels)),
+        ("annotations", _annotations(stats.annotations)),
         ("duplicates", repeats(descriptor["counts"]["identical_recordings"]) or "none"),
         ("bytes", size(stats.shard_bytes)),
     ]
@@ -101,7 +102,10 @@ def _changed(config: Mapping[str, Any]) -> str:
 
 
 def _rate(row: Mapping[str, str | int]) -> str:
-    return f"{rate(str(row['rate']))} a second{', varying' if row['variable_rate'] else ''}"
+    """Pictures of the examination in a second, which the file's own rate may hide."""
+    examined = str(row["capture_rate"] or row["rate"])
+    lies = f", nominally {rate(str(row['rate']))}" if row["capture_rate"] else ""
+    return f"{rate(examined)} a second{', varying' if row['variable_rate'] else ''}{lies}"
 
 
 def _most(table: Table, words: Callable[[Mapping[str, str | int]], str]) -> str:
@@ -119,6 +123,14 @@ def _labels(table: Table) -> str:
         rows.sort(key=lambda row: -int(row["clips"] or row["recordings"]))
         told.append(f"{name}: " + _and_more([f"{row['value']} ({_of(row)})" for row in rows]))
     return "; ".join(told)
+
+
+def _annotations(table: Table) -> str:
+    """How many there are on frames, by kind."""
+    kinds: Counter[str] = Counter()
+    for row in table.records():
+        kinds[str(row["kind"])] += int(row["rows"])
+    return ", ".join(f"{kind} {rows:,}" for kind, rows in sorted(kinds.items()))
 
 
 def _of(row: Mapping[str, str | int]) -> str:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from endocorpus.sources import SOURCES, load_source
 from endocorpus.summary import _labels
 from tests.endocorpus.conftest import CONFIG, fingerprint
 from tests.endocorpus.conftest import PUBLIC as FOLDER
+from tests.endocorpus.phantoms import Trees
 from tests.media import write_frames, write_video
 
 PUBLIC = ("--source", "folder", "--privacy", "public")
@@ -168,9 +170,24 @@ def test_info_tells_what_a_corpus_is(tmp_path: Path) -> None:
         "sizes": "160x128 (2 recordings), 144x112 (1 recording)",
         "rates": "25 a second (3 recordings)",
         "labels": "none",
+        "annotations": "none",
         "duplicates": "1 recording repeats another",
     }.items():
         assert words in told[name], name
+
+
+def test_plan_and_info_tell_the_rate_of_the_examination_and_what_is_on_frames(trees: Trees, tmp_path: Path) -> None:
+    """Two pictures a second play at thirty."""
+    root, _ = trees("kvasir-capsule")
+    told = ("--source", "kvasir-capsule", "--root", root, "--workers", 1, "--set", "segment.min_seconds=0.1")
+    plan = json.loads(run("plan", *told, "--json").stdout)["recordings"]
+    assert {row["rate"] for row in plan} == {"2"} and "30" in {row["nominal_rate"] for row in plan}
+    assert "  nominally 30 " in run("plan", *told).stdout
+    assert run("build", *told, "--out", tmp_path / "c").exit_code == 0
+    info = {line.split("  ")[0]: line for line in run("info", tmp_path / "c").stdout.splitlines()}
+    assert "2 a second, nominally 30 (" in info["rates"]
+    kinds = Counter(open_corpus(tmp_path / "c").table("annotations")["kind"].to_pylist())
+    assert len(kinds) > 1 and all(f"{kind} {rows:,}" in info["annotations"] for kind, rows in kinds.items())
 
 
 def test_labels_are_told_most_frequent_first_and_not_all() -> None:

@@ -105,7 +105,7 @@ def refuse_loose(source: Source, scanned: Scan, plans: Sequence[RecordingPlan] |
         for e in (*scanned.exclusions, *(e for plan in plans or () for e in plan.exclusions))
         if e.unit == "annotation"
     ]
-    faults += [f"labels that cannot be used: {lost[0].reason} in {lost[0].subject}"] if lost else []
+    faults += [f"labels that are missing or cannot be used: {lost[0].reason} in {lost[0].subject}"] if lost else []
     faults += [f"the {row['name']} {row['raw']!r} has no code" for row in unmapped_labels(plans or ())]
     if faults:
         more = f", and {len(faults) - 5} more" if len(faults) > 5 else ""

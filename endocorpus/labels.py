@@ -168,6 +168,26 @@ def unknown_names(
     return wrong
 
 
+def missing_labels(source: Source, recording: Recording, template: str) -> Iterator[str]:
+    """What the provider's label files should say of a recording and do not, because they are not here.
+
+    Args:
+        template: the one that named the recording.
+    """
+    for place, rule in enumerate(source.layout):
+        if not isinstance(rule, Labels) or rule.complete_for != template:
+            continue
+        files = [file for file in recording.label_files if file.rule == place]
+        if rule.frame is None and not files:
+            yield "its label file is not here"
+        elif rule.frame is not None and recording.media.kind == "frames":
+            told = {_frame_key(file.frame or "") for file in files}
+            images = [PurePosixPath(path) for path in recording.media.paths]
+            lost = [image.name for image in images if _frame_key(image.stem) not in told]
+            if lost:
+                yield f"images without a label file: {len(lost):,} of {len(images):,}, such as {lost[0]}"
+
+
 def frame_index(recording: Recording, num_frames: int) -> Callable[[str], int | None]:
     """How label files name the frames of a recording: the stem of an image, or the number of a video's frame."""
     if recording.media.kind == "frames":

@@ -94,7 +94,7 @@ REASON_TEXT: Mapping[Reason, str] = MappingProxyType(
         Reason.TRUNCATED: "The file ends before the frames that its header promises.",
         Reason.DAMAGED: "Frames cannot be decoded, or there are more or fewer of them than the file lists.",
         Reason.FRAME_GAP: "The numbered frames of the folder have a gap.",
-        Reason.NO_PARTNER: "A label whose frame or recording is missing, or an image without the file that names it.",
+        Reason.NO_PARTNER: "A label without its frame or recording, or an image without its label file or name.",
         Reason.MISPLACED: "A box, outline or mask does not fit the picture that it belongs to.",
         Reason.BAD_LABELS: "A label file, table or mask cannot be understood; what it says is missing.",
         Reason.FRAME_SIZE_CHANGES: "The frames of the folder do not all have the same size.",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from endocorpus.archive import SUFFIXES as ARCHIVE_SUFFIXES
 from endocorpus.errors import UsageError
-from endocorpus.labels import unknown_names
+from endocorpus.labels import missing_labels, unknown_names
 from endocorpus.leaks import leak_group
 from endocorpus.naming import FETCHED, fold, hidden, make_id, name_key, printable
 from endocorpus.records import Exclusion, LabelFile, Media, Reason, Recording, Stage
@@ -114,6 +114,11 @@ def scan(source: Source, root: Path, prefix: str | None = None) -> Scan:
             source, item, named if public else f"{prefix}-{place(item.paths[0])}", cases[item.case], own[item.name]
         )
         for item, named in kept
+    ]
+    outcomes += [
+        (item.where, None, (), Reason.NO_PARTNER, missing)
+        for (item, _), recording in zip(kept, recordings, strict=True)
+        for missing in missing_labels(source, recording, item.rule.recording)
     ]
     wrong = unknown_names(source, tables, recordings, root)
     recordings = [replace(found, label_files=(*found.label_files, *tables)) for found in recordings]

@@ -44,6 +44,7 @@ LAYOUT: Layout = (
         read=mask_picture("mask"),
         recording=("clinicdb-{range}",),
         frame="{frame}",
+        complete_for="clinicdb-{range}",
         ranges=_RANGES,
     ),
     Labels(
@@ -69,6 +70,7 @@ LAYOUT: Layout = (
             read=mask_picture(name),
             recording=("colondb",),
             frame="{frame}",
+            complete_for="colondb" if name == "mask" else None,
         )
         for letter, name in (("p", "mask"), ("s", "uninformative"), ("c", "contour"))
     ),

@@ -72,6 +72,7 @@ LAYOUT: Layout = (
         read=voc_boxes,
         recording=("{split}-{sequence}",),
         frame="{frame}",
+        complete_for="{split}-{sequence}",
     ),
     Sidecars(pattern=r"(?:.*/)?[^/]+\.(?:md|txt|pdf|csv)"),
 )

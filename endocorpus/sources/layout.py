@@ -134,7 +134,8 @@ class Labels:
 
     `recording` are templates of the name of the recording that the file is about; the first that names one counts.
     Without any, the file is a table whose rows name recordings themselves. `frame` is a template of the one frame
-    that the file is about.
+    that the file is about. `complete_for` is the template of recordings that have such a file for each image, or, where
+    a file is not about one frame, one for all: what is missing is told. Leave it out where frames may lack one.
     """
 
     pattern: str
@@ -142,6 +143,7 @@ class Labels:
     recording: tuple[str, ...] = ()
     frame: str | None = None
     about: Literal["recording", "case"] = "recording"  # what the rows of a table name
+    complete_for: str | None = None
     ranges: tuple[tuple[int, int], ...] = ()  # as in FrameFolders, of the group `frame`
     named_by: NamedBy | None = None
 

@@ -27,6 +27,7 @@ LAYOUT: Layout = (
         read=counted_boxes("polyp"),
         recording=("{video}",),
         frame="{frame}",
+        complete_for="{video}",
     ),
     Videos(
         pattern=r"(?:.*/)?(?P<folder>videos with(?:out)? polyps)/(?P<video>[01]_\d+)\.(?i:avi)",

@@ -55,6 +55,7 @@ LAYOUT: Layout = (
         read=lesion_boxes,
         recording=("{video}",),
         frame="{video}_{frame}",
+        complete_for="{video}",
     ),
     Labels(
         pattern=r"(?:.*/)?video_info\.csv",

@@ -72,7 +72,10 @@ LAYOUT: Layout = (
         labels={"official_split": "{split}"},
     ),
     Labels(
-        pattern=rf"{_POSITIVE}/annotation_txt/case(?P<case>\d+)\.txt", read=sun_boxes, recording=("pos-case{case}",)
+        pattern=rf"{_POSITIVE}/annotation_txt/case(?P<case>\d+)\.txt",
+        read=sun_boxes,
+        recording=("pos-case{case}",),
+        complete_for="pos-case{case}",
     ),
     *(
         Labels(
@@ -80,6 +83,7 @@ LAYOUT: Layout = (
             read=mask_picture(name),
             recording=_OF_CLIP,
             frame="{stem}",
+            complete_for="seg-case{case}{clip}" if name == "mask" else None,
         )
         for folder, name in (("GT", "mask"), ("Edge", "edge"), ("Scribble", "scribble"), ("Polygon", "polygon"))
     ),

@@ -38,7 +38,7 @@ SECONDS = {"cholectriplet": 6.0}  # one picture a second
 PLANTED: Mapping[str, Mapping[Reason, int]] = {
     "cholectriplet": {Reason.NO_PARTNER: 4},  # rows beyond the last picture, one each in four label files
     "hyper-kvasir": {Reason.NO_PARTNER: 1},  # a row about a file that is not there
-    "kumc": {Reason.NO_PARTNER: 2},  # a label file without image, an image without label file
+    "kumc": {Reason.NO_PARTNER: 3},  # a label file without image, two images without label file
     "polypdiag": {Reason.NO_PARTNER: 1},  # frame labels of 58 videos that are not rendered
     "sun": {Reason.BAD_LABELS: 1},  # a list full of NUL bytes
 }

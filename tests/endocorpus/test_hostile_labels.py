@@ -153,7 +153,7 @@ def test_strict_refuses_labels_that_cannot_be_used(tmp_path: Path) -> None:
     (root / "Test" / "Annotations" / "101" / "0002.txt").write_bytes(b"\0\0")
     found = scan(LDP, root)
     plans = [plan_recording(recording, root, LDP, SHORT) for recording in found.recordings]
-    with pytest.raises(DataError, match="labels that cannot be used: bad_labels"):
+    with pytest.raises(DataError, match="missing or cannot be used: bad_labels"):
         refuse_loose(LDP, found, plans)
 
 

@@ -424,7 +424,8 @@ def test_an_outline_that_no_clip_can_show_is_told(outline: tuple[float, ...], tm
 def kumc_tree(root: Path, name: str = "adenomatous") -> Path:
     for sequence in (1, 2):
         write_frames(root / "val2019" / "Image" / str(sequence), range(1, 31), size=(64, 48), name="{}.png")
-    return plant(root, {"val2019/Annotation/1/2.xml": voc(polyp(4, 5, 30, 40, name=name))})
+    empty = {f"val2019/Annotation/{sequence}/{frame}.xml": voc() for sequence in (1, 2) for frame in range(1, 31)}
+    return plant(root, empty | {"val2019/Annotation/1/2.xml": voc(polyp(4, 5, 30, 40, name=name))})
 
 
 def run(*args: object) -> Result:
@@ -440,6 +441,22 @@ def test_strict_refuses_a_word_without_a_code(tmp_path: Path) -> None:
     assert refused.exit_code == 1 and "the finding 'polipo' has no code" in refused.stderr
     assert not (tmp_path / "d" / "corpus.json").exists() and not list((tmp_path / "d" / "shards").glob("*"))
     assert run(*told, *odd).exit_code == 0
+
+
+def test_images_without_their_label_file_are_counted(tmp_path: Path) -> None:
+    """Where the provider has a file for every image, none means that something is missing, not that nothing is seen."""
+    root = kumc_tree(tmp_path / "raw")
+    for frame in (7, 9):
+        (root / f"val2019/Annotation/2/{frame}.xml").unlink()
+    made = build(load_source("kumc"), root, tmp_path / "c", CONFIG)
+    assert [(e["unit"], e["reason"], e["subject"], e["detail"]) for e in made.table("excluded").to_pylist()] == [
+        ("annotation", "no_partner", "val2019/Image/2", "images without a label file: 2 of 30, such as 7.png")
+    ]
+    assert made.descriptor["counts"]["recordings"] == 2
+    page = (made.root / "report" / "index.html").read_text()
+    assert "images without a label file: 2 of 30, such as 7.png" in page and "1 entry about labels" in page
+    refused = run("scan", "--source", "kumc", "--root", root, "--strict")
+    assert refused.exit_code == 1 and "missing or cannot be used: no_partner in val2019/Image/2" in refused.stderr
 
 
 def test_strict_refuses_a_count_that_differs(tmp_path: Path) -> None:
@@ -469,7 +486,7 @@ def test_a_changed_label_changes_its_shard_and_no_clip(tmp_path: Path) -> None:
     plant(root, {"val2019/Annotation/1/2.xml": voc(polyp(4, 5, 30, 40), polyp(1, 2, 3, 9, name="hyperplastic"))})
     second, after = build(source, root, tmp_path / "c", config), addresses()
     assert clips_of(second) == clips and len(shards) == 2
-    assert (said_before, second.table("annotations").num_rows) == (1, 2)
+    assert (said_before, second.table("annotations").num_rows) == (60, 61)
     assert [name for name in before if before[name][0] != after[name][0]] == []
     assert [name for name in before if before[name][1] != after[name][1]] == ["val-1"]
 

@@ -396,7 +396,7 @@ def test_2_4_masks_of_clips_join_the_case_they_were_cut_from(folder: str, tmp_pa
 @pytest.mark.parametrize("size", [64, 1_000])
 def test_2_7_a_list_of_nul_bytes_is_damaged(size: int, tmp_path: Path) -> None:
     folder = f"{SEG}/TestEasyDataset/Seen"
-    files: Files = named(f"{folder}/Frame/case2_3/{sun(1, 1)}.jpg") | {
+    files: Files = named(f"{folder}/Frame/case2_3/{sun(1, 1)}.jpg;{folder}/GT/case2_3/{sun(1, 1)}.png") | {
         f"{folder}/Classification/classification.txt": b"\0" * size
     }
     found = scan(load_source("sun"), plant(tmp_path, files))
@@ -405,6 +405,8 @@ def test_2_7_a_list_of_nul_bytes_is_damaged(size: int, tmp_path: Path) -> None:
 
 
 LDP = "TrainValid/Images/1/0001.jpg;TrainValid/Images/1/0002.jpg"
+REAL_COLON = "001-001_frames/001-001_1.jpg;001-001_frames/001-001_2.jpg"
+SUN_SEG = ";".join(f"{SEG}/TrainDataset/Frame/case1/{sun(1, frame)}.jpg" for frame in (1, 2))
 
 
 def test_3_3_the_first_line_is_a_count_and_zero_is_an_answer(tmp_path: Path) -> None:
@@ -681,9 +683,50 @@ def test_9_3_images_and_xml_without_a_partner_are_told(tmp_path: Path) -> None:
     assert order_of(found) == {"train-adenoma_3": "17", "val-1": "1"}
     assert sorted((e.unit, e.reason) for e in found.exclusions) == [
         ("annotation", Reason.NO_PARTNER),
+        ("annotation", Reason.NO_PARTNER),
         ("file", Reason.NO_PARTNER),
     ]
+    assert "images without a label file: 1 of 1, such as 1.jpg" in {e.detail for e in found.exclusions}
     assert [e.reason for e in said("kumc", tmp_path, "val-1").exclusions] == [Reason.NO_PARTNER]
+
+
+# --- labels that should be there --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "labelled", "images", "missing"),
+    [
+        ("ldpolypvideo", "TrainValid/Annotations/1/1.txt", LDP, "0002.jpg"),
+        ("kumc", "test2019/Annotation/3/2.xml", "test2019/Image/3/1.jpg;test2019/Image/3/2.jpg", "1.jpg"),
+        (
+            "cvc-12k",
+            "CVC-ClinicDB/Ground Truth/1.tif",
+            "CVC-ClinicDB/Original/1.tif;CVC-ClinicDB/Original/2.tif",
+            "2.tif",
+        ),
+        ("cvc-12k", "CVC-ColonDB/p1.tiff", "CVC-ColonDB/1.tiff;CVC-ColonDB/2.tiff", "2.tiff"),
+        ("real-colon", "001-001_annotations/001-001_1.xml", REAL_COLON, "001-001_2.jpg"),
+        ("sun", f"{SEG}/TrainDataset/GT/case1/{sun(1, 2)}.png", SUN_SEG, f"{sun(1, 1)}.jpg"),
+    ],
+)
+def test_a_label_file_that_each_image_should_have_is_missed(
+    source: str, labelled: str, images: str, missing: str, tmp_path: Path
+) -> None:
+    (found,) = scan(load_source(source), plant(tmp_path, named(f"{images};{labelled}"))).exclusions
+    assert (found.unit, found.reason, found.files) == ("annotation", Reason.NO_PARTNER, 0)
+    assert found.detail == f"images without a label file: 1 of 2, such as {missing}"
+
+
+def test_labels_are_missed_only_where_the_provider_has_them(tmp_path: Path) -> None:
+    """Not of negative cases, test videos and unlabelled videos; of ClinicVideoDB, some frames have no mask."""
+    for source, images in (
+        ("sun", f"sundatabase_negative_part4/case1/{sun(1, 1)}.jpg"),
+        ("cvc-12k", "cvcvideoclinicdbtest/1/1-1.png;CVC-VideoClinicDBtrain_valid/18/18-1.png"),
+        ("ldpolypvideo", "videos with polyps/1_1.avi"),
+    ):
+        assert not scan(load_source(source), plant(tmp_path / source, named(images))).exclusions
+    (found,) = scan(load_source("sun"), plant(tmp_path / "box", named(f"{POSITIVE}/case1/{sun(1, 1)}.jpg"))).exclusions
+    assert found.detail == "its label file is not here"
 
 
 # --- text as programs write it ----------------------------------------------------------------------------------------
@@ -704,7 +747,13 @@ TEXTS: Mapping[str, tuple[str, str, Files, str, str]] = {  # source, recording, 
         f"{SEG}/TrainDataset/Classification/classification.txt",
         f"{sun(1, 1)}.jpg\tlow_grade_adenoma",
     ),
-    "ldpolypvideo": ("ldpolypvideo", "1", named(LDP), "TrainValid/Annotations/1/0001.txt", _BOX),
+    "ldpolypvideo": (
+        "ldpolypvideo",
+        "1",
+        named("TrainValid/Images/1/0001.jpg"),
+        "TrainValid/Annotations/1/0001.txt",
+        _BOX,
+    ),
     "hyper-kvasir": (
         "hyper-kvasir",
         "a",
@@ -761,8 +810,9 @@ def test_12_damaged_text_is_told_and_the_recording_stays(kind: str, damage: str,
     data = text.encode() + (b"\0" * 16 if damage == "nul bytes" else b"\xff\xfe\xfa")
     root = plant(tmp_path, {**files, path: data})
     found = said(source, root, name, 2)
-    reasons = [e.reason for e in (*scan(load_source(source), root).exclusions, *found.exclusions)]
-    assert reasons == [Reason.BAD_LABELS] and not found.annotations
+    reasons = {e.reason for e in (*scan(load_source(source), root).exclusions, *found.exclusions)}
+    masks_lack = {Reason.NO_PARTNER} if kind == "sun-seg" else set()
+    assert reasons == {Reason.BAD_LABELS} | masks_lack and not found.annotations
 
 
 @pytest.mark.parametrize("sign", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028"])

@@ -83,7 +83,9 @@ def _judge(
     wrong: list[Unusable] = []
 
     def fault(found: Annotation, reason: Reason, detail: str) -> None:
-        wrong.append(Unusable(reason=reason, origin=found.origin, detail=f"frame {found.span.start}: {detail}"))
+        wrong.append(
+            Unusable(reason=reason, origin=found.origin, detail=f"{found.where}: frame {found.span.start}: {detail}")
+        )
 
     usable: list[Annotation] = []
     for found in group:

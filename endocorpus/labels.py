@@ -21,7 +21,7 @@ from endocorpus.vocabulary import Vocabulary, load_vocabulary, normalise
 
 _THINNEST, _FARTHEST = 0.01, 1e6  # pixels: of a box that somebody drew, and of a corner from the picture
 BOXED_FRAMES = "frames with a box"
-_FORMAT = 3  # raise it when the same files would be read otherwise
+_FORMAT = 4  # raise it when the same files would be read otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,8 @@ class Annotated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unusable:
-    """One statement that cannot be used: in which label file, why, and where in it."""
+    """One statement that cannot be used. `origin` is the label file, or the folder of those about one frame each;
+    `detail` names the file, the place in it, and what is wrong."""
 
     reason: Reason
     origin: str
@@ -49,9 +50,9 @@ def gather(recording: Recording, stage: Stage, unusable: Iterable[Unusable], pri
     for each in unusable:
         found[each.reason, each.origin].append(each.detail)
 
-    def told(origin: str, details: list[str]) -> str:
+    def told(details: list[str]) -> str:
         more = f" (and {len(details) - 1} more like it)" if len(details) > 1 else ""
-        return "" if private else printable(f"{origin}: {details[0]}{more}")
+        return "" if private else printable(f"{details[0]}{more}")
 
     return tuple(
         Exclusion(
@@ -59,10 +60,10 @@ def gather(recording: Recording, stage: Stage, unusable: Iterable[Unusable], pri
             unit="annotation",
             stage=stage,
             reason=reason,
-            detail=told(origin, details),
+            detail=told(details),
             files=0,
         )
-        for (reason, origin), details in sorted(found.items())
+        for (reason, _), details in sorted(found.items())
     )
 
 
@@ -86,7 +87,7 @@ def read_labels(
         except LabelError as error:
             if not _rule(source, file.rule).recording:
                 continue  # the scan has told what is wrong with a table, once
-            unusable.append(Unusable(reason=Reason.BAD_LABELS, origin=origin, detail=f"{_where(file, index)}{error}"))
+            unusable.append(Unusable(reason=Reason.BAD_LABELS, origin=origin, detail=f"{file.path}: {error}"))
             continue
         for note in notes:
             label = _label(vocabulary, note.name, note.raw)
@@ -96,7 +97,7 @@ def read_labels(
                 continue
             span = _span(frame, note.last, index, num_frames)
             if span is None:
-                detail = f"a {note.kind} for a frame that is not here"
+                detail = f"{_where(file, note)}: a {note.kind} for the frame {frame[:80]!r}, which is not here"
                 unusable.append(Unusable(reason=Reason.NO_PARTNER, origin=origin, detail=detail))
                 continue
             found = Annotation(
@@ -109,10 +110,11 @@ def read_labels(
                 mask=file.path if note.mask else None,
                 instance=note.instance,
                 notes=note.notes,
+                where=_where(file, note),
             )
             fault = _fault(found, picture)
             if fault:
-                detail = f"frame {span.start}: {fault}"
+                detail = f"{found.where}: frame {span.start}: {fault}"
                 unusable.append(Unusable(reason=Reason.MISPLACED, origin=origin, detail=detail))
             else:
                 annotations.append(found)
@@ -162,9 +164,11 @@ def unknown_names(
             wrong.append((file, Reason.NO_PARTNER, f"names {lost[0]!r}{more}, no such {about} is here"))
         if None in rows:
             stems = {_frame_key(PurePosixPath(path).stem) for r in recordings for path in r.media.paths}
-            strays = sum(_frame_key(note.frame or "") not in stems for note in rows[None])
+            strays = [note for note in rows[None] if _frame_key(note.frame or "") not in stems]
             if strays:
-                wrong.append((file, Reason.NO_PARTNER, f"rows about frames that are not here: {strays}"))
+                first = strays[0].where or f"frame {strays[0].frame}"
+                detail = f"rows about frames that are not here: {len(strays)}, such as {first}"
+                wrong.append((file, Reason.NO_PARTNER, detail))
     return wrong
 
 
@@ -217,9 +221,8 @@ def _span(first: str, last: str | None, index: Callable[[str], int | None], num_
     return Span(start=start, stop=stop + 1) if stop is not None and stop >= start else None
 
 
-def _where(file: LabelFile, index: Callable[[str], int | None]) -> str:
-    place = index(_frame_key(file.frame)) if file.frame is not None else None
-    return f"the file of frame {place}: " if place is not None else ""
+def _where(file: LabelFile, note: Note) -> str:
+    return f"{file.path}, {note.where}" if note.where else file.path
 
 
 def _label(vocabulary: Vocabulary, name: str, raw: str) -> Label:

@@ -189,6 +189,7 @@ class Annotation:
     mask: str | None = None
     instance: int | None = None
     notes: tuple[str, ...] = ()  # such as interpolated, ellipse
+    where: str = field(default="", compare=False)  # label file and place in it, for people
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

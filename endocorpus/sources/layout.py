@@ -118,6 +118,7 @@ class Note:
     mask: bool = False  # the file itself is the mask
     instance: int | None = None
     notes: tuple[str, ...] = ()
+    where: str = ""  # in the file, for people: line 3
 
 
 Reader = Callable[[Path, Mapping[str, str]], Iterator[Note]]

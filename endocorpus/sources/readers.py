@@ -85,8 +85,9 @@ def _counted_boxes(name: str, path: Path, names: Names) -> Iterator[Note]:
     if not promised:
         yield Note(kind=Kind.NONE, name="box", raw=name)
     for instance, (number, parts) in enumerate(rows[1:]):
-        box = _corners(numbers_in(parts, f"line {number}", 4))
-        yield Note(kind=Kind.BOX, name="finding", raw=name, box=box, instance=instance)
+        where = f"line {number}"
+        box = _corners(numbers_in(parts, where, 4))
+        yield Note(kind=Kind.BOX, name="finding", raw=name, box=box, instance=instance, where=where)
 
 
 def voc_boxes(path: Path, names: Names) -> Iterator[Note]:
@@ -106,7 +107,7 @@ def voc_objects(path: Path) -> Iterator[tuple[Note, ET.Element]]:
         corners = [item.findtext(f"bndbox/{corner}") or "" for corner in ("xmin", "ymin", "xmax", "ymax")]
         box = _corners(numbers_in(corners, where, 4))
         raw = (item.findtext("name") or "").strip()
-        yield Note(kind=Kind.BOX, name="finding", raw=raw, box=box, instance=instance), item
+        yield Note(kind=Kind.BOX, name="finding", raw=raw, box=box, instance=instance, where=where), item
 
 
 def xml_of(path: Path) -> ET.Element:
@@ -133,7 +134,7 @@ def _coco_boxes(name: str, raw: str, path: Path, names: Names) -> Iterator[Note]
                 PurePosixPath(frames[row["image_id" if "image_id" in row else "id"]]).stem,
                 (x, y, x + width, y + height),
             )
-            yield Note(kind=Kind.BOX, name=name, raw=raw, frame=frame, box=box)
+            yield Note(kind=Kind.BOX, name=name, raw=raw, frame=frame, box=box, where=f"image {frame}")
     except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise LabelError(f"not the expected JSON: {type(error).__name__} {error}") from None
 
@@ -243,5 +244,5 @@ def _listed(columns: tuple[str, ...], delimiter: str | None, path: Path, names: 
             raise LabelError(f"line {number}: expected {len(columns)} cells, found {len(cells) + 1}")
         stem, of_frame = PurePosixPath(first).stem, columns[0] == "frame"
         for name, raw in zip(columns[1:], cells, strict=True):
-            about = Note(kind=Kind.LABEL, name=name, raw=raw)
+            about = Note(kind=Kind.LABEL, name=name, raw=raw, where=f"line {number}")
             yield replace(about, frame=stem) if of_frame else replace(about, recording=stem)

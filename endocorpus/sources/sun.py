@@ -11,6 +11,7 @@ Not seen by anyone here: whether corners of boxes are the last pixel or the one 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
@@ -32,13 +33,14 @@ def sun_boxes(path: Path, names: Mapping[str, str]) -> Iterator[Note]:
     """A line per frame: ``file.jpg xmin,ymin,xmax,ymax,class``, class 0 polyp, 1 no polyp."""
     for number, line in lines_of(path):
         frame, _, rest = line.rpartition(" ")
-        *corners, kind = numbers_in(rest.split(","), f"line {number}", 5)
-        stem = PurePosixPath(frame).stem
+        where = f"line {number}"
+        *corners, kind = numbers_in(rest.split(","), where, 5)
+        about = Note(kind=Kind.NONE, name="box", raw=f"{kind:g}", frame=PurePosixPath(frame).stem, where=where)
         if kind == 1:
-            yield Note(kind=Kind.NONE, name="box", raw="1", frame=stem)
+            yield about
         else:
             xmin, ymin, xmax, ymax = corners
-            yield Note(kind=Kind.BOX, name="box", raw=f"{kind:g}", frame=stem, box=(xmin, ymin, xmax, ymax), instance=0)
+            yield replace(about, kind=Kind.BOX, box=(xmin, ymin, xmax, ymax), instance=0)
 
 
 def _frames(folder: str, recording: str, rate: Fraction = Fraction(30), **labels: str) -> FrameFolders:

@@ -358,7 +358,28 @@ def test_many_faults_of_one_kind_are_one_line(tmp_path: Path) -> None:
     found = said("sun", many_bad_boxes(tmp_path, 500), "pos-case1")
     (told,) = found.exclusions
     assert told.reason is Reason.MISPLACED and told.detail.endswith("(and 499 more like it)") and not found.annotations
-    assert told.detail.startswith("SUN-Positive/annotation_txt/case1.txt: frame 0: the box 90,90,11,20")
+    assert told.detail.startswith("SUN-Positive/annotation_txt/case1.txt, line 1: frame 0: the box 90,90,11,20")
+
+
+def test_what_is_wrong_names_its_file_and_the_place_in_it(tmp_path: Path) -> None:
+    folder = "TrainValid/Annotations/1"
+    files = {f"TrainValid/Images/1/{n:04d}.jpg": "x" for n in range(1, 5)} | {
+        f"{folder}/0001.txt": "2\n1 2 3 4\n1 2 300 4\n",
+        f"{folder}/0002.txt": "2\n1 2 3 4\n",
+        f"{folder}/0003.txt": "1\n1 2 x 4\n",
+        f"{folder}/0004.txt": "0\n",
+        f"{folder}/0009.txt": "1\n1 2 3 4\n",
+    }
+    told = [e.detail for e in said("ldpolypvideo", plant(tmp_path / "ldp", files), "1").exclusions]
+    assert told == [
+        f"{folder}/0002.txt: line 1 promises 2 boxes, 1 follow (and 1 more like it)",
+        f"{folder}/0001.txt, line 3: frame 0: the box 1,2,300,4 leaves the picture of 100x80",
+        f"{folder}/0009.txt, line 2: a box for the frame '0009', which is not here",
+    ]
+    listed = {"TrainDataset/Classification/classification.txt": f"{sun(1, 1)}.jpg\tpolyp\n{sun(1, 7)}.jpg\tpolyp\n"}
+    seg = {f"TrainDataset/{part}/case1/{sun(1, 1)}.{kind}": "x" for part, kind in (("Frame", "jpg"), ("GT", "png"))}
+    (table,) = scan(load_source("sun"), plant(tmp_path / "sun", listed | seg)).exclusions
+    assert table.detail == "rows about frames that are not here: 1, such as line 2"
 
 
 @pytest.mark.parametrize(

@@ -216,7 +216,7 @@ def test_corners_are_read_by_name_and_turned_boxes_are_told(copy: Path) -> None:
     assert first not in said.annotations
     (told,) = said.exclusions
     assert told.reason is Reason.MISPLACED and told.detail.startswith(
-        f"002-001_annotations: frame {first.span.start}: the box"
+        f"002-001_annotations/{path.name}, object 1: frame {first.span.start}: the box"
     )
 
 

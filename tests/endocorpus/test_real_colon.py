@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -18,6 +21,7 @@ from hypothesis import strategies as st
 
 from endocorpus.cli import main
 from endocorpus.config import BuildConfig
+from endocorpus.corpus.manifest import open_corpus
 from endocorpus.labels import Annotated, read_labels
 from endocorpus.manifests import manifests_folder
 from endocorpus.plan import plan_recording
@@ -27,6 +31,7 @@ from endocorpus.settings import load_settings
 from endocorpus.sources import load_source, read_rate, readers
 from endocorpus.sources.layout import Archive, Expected, FrameFolders, Labels, NamedBy, Note, Sidecars, Source, Videos
 from tests.endocorpus.phantoms import Trees
+from tests.media import write_video
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "adding-a-source.md").read_text(encoding="utf-8")
@@ -230,8 +235,38 @@ def test_a_recording_without_a_row_has_the_declared_rate(copy: Path) -> None:
 # --- docs/adding-a-source.md
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+SKELETON, EXAMPLE = PAGE.split("The rest of this page", 1)
+
+
+def blocks(language: str, text: str = EXAMPLE) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_the_skeleton_of_the_page_is_a_source(tmp_path: Path) -> None:
+    """Its two files, typed into a checkout and nothing else changed."""
+    for name in ("endocorpus", "manifests"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    files = [text for language in ("toml", "python") for text in blocks(language, SKELETON)]
+    assert len(files) == 2 and sum(len(text.splitlines()) for text in files) < 30
+    for text in files:
+        (tmp_path / text.splitlines()[0].removeprefix("# ")).write_text(text, encoding="utf-8")
+    write_video(tmp_path / "raw" / "p1" / "a.mp4", 30)
+    write_video(tmp_path / "raw" / "p1" / "b.mp4", 40)
+    (tmp_path / "raw" / "readme.txt").touch()
+    told = ("--source", "my-set", "--root", "raw", "--workers", "1", "--set", "segment.min_seconds=1")
+    for command in (("sources", "my-set"), ("scan", *told[:4], "--strict"), ("build", *told)):
+        done = subprocess.run(
+            [sys.executable, "-m", "endocorpus", *command],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    made = open_corpus(tmp_path / "corpora" / "my-set").table("recordings").to_pylist()
+    assert {(row["name"], row["case_name"]) for row in made} == {("p1-a", "p1"), ("p1-b", "p1")}
+    assert len({row["leak_group"] for row in made}) == 1
 
 
 def test_the_example_of_the_page_is_the_shipped_source() -> None:

@@ -27,6 +27,8 @@ UNCOMPARED = frozenset(
         "run.device",
         "run.sharding",
         "run.skipped_steps",
+        "run.tensorboard",
+        "run.wandb",
     }
 )
 """Keys that a resumed run may change: where and how often, never what is computed."""
@@ -60,6 +62,8 @@ class RunConfig(Settings):
         default=1, ge=1, description="Parts that a step's clips are taken in, one after the other, to save memory."
     )
     health_every: int = Field(default=50, ge=1, description="Steps between measures of what the features span.")
+    tensorboard: bool = Field(default=False, description="Write curves for TensorBoard as well; needs the package.")
+    wandb: str = Field(default="", description="Project in Weights & Biases to send curves to; needs the package.")
     skipped_steps: int = Field(
         default=3, ge=0, description="Steps in a row that may be skipped because a number was not finite."
     )

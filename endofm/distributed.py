@@ -27,6 +27,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from endocorpus.errors import UsageError
+from endofm.models.flops import peak_flops_per_second
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 Sharding = Literal["none", "full"]
@@ -44,6 +45,14 @@ class World:
     def is_main(self) -> bool:
         """Whether this is the one process that writes files and speaks to the user."""
         return self.rank == 0
+
+    @property
+    def peak_flops_per_s(self) -> float | None:
+        """The most that the devices of all processes can do together in bfloat16, all being alike; None if unknown."""
+        if self.device.type != "cuda":
+            return None
+        peak = peak_flops_per_second(torch.cuda.get_device_name(self.device))
+        return peak * self.size if peak else None
 
 
 @contextmanager

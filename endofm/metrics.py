@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import resource
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import torch
 from rich.console import Console
 
 from endocorpus.console import duration
 from endocorpus.corpus.files import atomic_file
 from endocorpus.errors import DataError
+from endofm.sinks import Sink
 
 _TELL_EVERY = 30  # seconds, at the least, however long a step takes
 
@@ -73,22 +77,63 @@ def _rows_before(path: Path, start_step: int) -> str:
     return "".join(kept)
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a step takes, over all processes.
+
+    Attributes:
+        clips: of a step.
+        flops_per_clip: operations of the backbones; see `endofm.objectives.Objective.step_flops`.
+        device: that this process computes on.
+        peak_flops_per_s: the most that all devices together can do; None where that is not known.
+    """
+
+    clips: int
+    flops_per_clip: float
+    device: torch.device
+    peak_flops_per_s: float | None = None
+
+    def rates(self, seconds: float) -> dict[str, float]:
+        """Speed of a step that took `seconds`, and this process's peak memory on the device so far, or in all.
+
+        `mfu`, the model FLOP utilisation (PaLM: Chowdhery et al., 2022, appendix B), is the share of the devices' peak.
+        """
+        flops_per_s = self.clips * self.flops_per_clip / seconds
+        rates = {"clips_per_s": self.clips / seconds, "tflop_per_s": flops_per_s / 1e12, "memory_gib": self._memory()}
+        return rates | ({"mfu": flops_per_s / self.peak_flops_per_s} if self.peak_flops_per_s else {})
+
+    def _memory(self) -> float:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**30
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
+
+
 class RunLog:
-    """The metrics file, the console line, and the clock behind both: how much of a step went into waiting for data."""
+    """The rows, the console line, and the clock behind both: how fast steps are, and how long they wait for data."""
 
     def __init__(
-        self, path: Path | None, console: Console, *, start_step: int, total_steps: int, log_every: int, batch_size: int
+        self,
+        sinks: Sequence[Sink],
+        console: Console,
+        *,
+        start_step: int,
+        total_steps: int,
+        log_every: int,
+        cost: Cost,
     ) -> None:
         """Open the log; the first step begins now.
 
         Args:
-            path: of the metrics file; None for a process that keeps silent.
+            sinks: where rows go; none for a process that keeps silent.
+            console: for a line now and then.
+            start_step: the first to come.
+            total_steps: of the run.
             log_every: steps between lines on the console.
-            batch_size: clips per step, over all processes.
+            cost: what a step takes.
         """
-        self._file = MetricsFile(path, start_step) if path else None
+        self._sinks, self._cost = sinks, cost
         self._console, self._total_steps, self._log_every = console, total_steps, log_every
-        self._start_step, self._batch_size = start_step, batch_size
+        self._start_step = start_step
         self._steps, self._seconds, self._waited = 0, 0.0, 0.0  # since the last line
         self._first_seconds = 0.0
         self._waited_before = 0.0  # until the rows written last
@@ -102,12 +147,12 @@ class RunLog:
         now = time.perf_counter()
         seconds, waited = (now - self._started) / len(rows), (waited_seconds - self._waited_before) / len(rows)
         self._started, self._waited_before = now, waited_seconds
-        if self._file is None:
-            return seconds
+        measures = {**self._cost.rates(seconds), "data_wait_share": waited / seconds}
         for row in rows:
             if row["step"] == self._start_step:
                 self._first_seconds = seconds
-            self._file.write({**row, "clips_per_s": self._batch_size / seconds, "data_wait_share": waited / seconds})
+            for sink in self._sinks:
+                sink.write({**row, **measures})
             self._steps, self._seconds, self._waited = self._steps + 1, self._seconds + seconds, self._waited + waited
         return seconds
 
@@ -116,11 +161,11 @@ class RunLog:
         done = int(row["step"]) + 1
         at_an_end = done in (self._start_step + 1, self._total_steps)
         late = self._started - self._told >= _TELL_EVERY
-        if self._file and (at_an_end or late or done % self._log_every == 0):
+        if self._sinks and (at_an_end or late or done % self._log_every == 0):
             self._print(done, row)
 
     def _print(self, done: int, row: Mapping[str, float]) -> None:
-        clips_per_s, share = self._steps * self._batch_size / self._seconds, self._waited / self._seconds
+        clips_per_s, share = self._steps * self._cost.clips / self._seconds, self._waited / self._seconds
         done_here, elapsed = done - self._start_step, self._started - self._began
         left = ""
         if done_here > 1 and done < self._total_steps:  # the first step, while workers start, tells nothing
@@ -138,5 +183,5 @@ class RunLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._file:
-            self._file.close()
+        for sink in self._sinks:
+            sink.close()

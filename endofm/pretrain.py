@@ -41,13 +41,14 @@ from endofm.distributed import (
     whole_module_state,
 )
 from endofm.health import Alarms, Health
-from endofm.metrics import RunLog
+from endofm.metrics import Cost, MetricsFile, RunLog
 from endofm.models.transformer import Block, VideoTransformer
 from endofm.objectives import LossOutput
 from endofm.objectives.dino import Dino
 from endofm.optim import Horizon, Schedule, clip_each_, make_optimizer, schedule_, skip_if_not_finite_
 from endofm.resume import resume, save
 from endofm.run import Run, deterministic, sole_writer
+from endofm.sinks import Sink, open_sinks
 from endofm.stopping import REQUEUE, Stop, stop_on_signals
 
 
@@ -144,14 +145,7 @@ def _train(run: Run, start_step: int, stop: Stop) -> int:
         num_workers=_workers(config.num_workers),
         pin_memory=world.device.type == "cuda",
     )
-    log = RunLog(
-        run.run_dir / "metrics.jsonl" if world.is_main else None,
-        run.console,
-        start_step=start_step,
-        total_steps=run.total_steps,
-        log_every=config.log_every,
-        batch_size=config.batch_size,
-    )
+    log = _open_log(run, start_step)
     pending: list[Step] = []
     skips, alarms = Skips(config.skipped_steps), Alarms()
     _introduce(run, start_step)
@@ -179,6 +173,29 @@ def _train(run: Run, start_step: int, stop: Stop) -> int:
 def _workers(wanted: int) -> int:
     """More processes than cores only take turns; the batches are the same for any number."""
     return min(wanted, len(os.sched_getaffinity(0)))
+
+
+def _open_log(run: Run, start_step: int) -> RunLog:
+    config, world = run.config, run.world
+    sinks: list[Sink] = []
+    if world.is_main:
+        extra = open_sinks(
+            run.run_dir,
+            start_step,
+            tensorboard=config.run.tensorboard,
+            wandb=config.run.wandb,
+            config=config.model_dump(mode="json"),
+        )
+        sinks = [MetricsFile(run.run_dir / "metrics.jsonl", start_step), *extra]
+    flops = run.objective.step_flops(config.views.view_shapes)
+    return RunLog(
+        sinks,
+        run.console,
+        start_step=start_step,
+        total_steps=run.total_steps,
+        log_every=config.run.log_every,
+        cost=Cost(config.run.batch_size, flops, world.device, world.peak_flops_per_s),
+    )
 
 
 def _settle_every(run: Run) -> int:

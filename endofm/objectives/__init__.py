@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from endofm.models import VideoTransformer
+from endofm.models.flops import Shape
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,13 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def encoder(self) -> VideoTransformer:
         """The backbone that the run is for; exported at the end."""
+
+    @abstractmethod
+    def step_flops(self, shapes: Sequence[Shape]) -> int:
+        """Floating-point operations of a step for each clip, of the backbones alone, given the shapes of its views.
+
+        A forward pass of what is trained counts three times, for the backward pass costs two.
+        """
 
     def forward(self, views: Sequence[Tensor], step: int) -> LossOutput:
         """`loss`, under the name by which torch's data-parallel wrapper finds it."""

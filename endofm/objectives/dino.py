@@ -22,6 +22,7 @@ from endocorpus.settings import Settings
 from endofm.distributed import all_reduce_mean_
 from endofm.health import spread_of
 from endofm.models import ModelConfig, VideoTransformer, create_backbone
+from endofm.models.flops import Shape, passes
 from endofm.models.heads import DINOHead
 from endofm.objectives import LossOutput, Objective
 from endofm.optim import Horizon, Length, cosine
@@ -137,6 +138,11 @@ class Dino(Objective):
         # After a step that was skipped for its numbers, the centre stays finite as well.
         batch_centre = torch.where(batch_centre.isfinite().all(), batch_centre, self.centre)
         self.centre.lerp_(batch_centre, 1 - self.config.centre_momentum)
+
+    def step_flops(self, shapes: Sequence[Shape]) -> int:
+        """The student sees all views, forwards and backwards, the teacher the global ones."""
+        model = self.encoder.config
+        return 3 * passes(model, shapes) + passes(model, shapes[: self.num_globals])
 
     def _momentum(self, step: int) -> float:
         return cosine(step, self.horizon.total_steps, self.config.teacher_momentum, 1.0)

@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from endofm import metrics
-from endofm.metrics import MetricsFile, RunLog
+from endofm.metrics import Cost, MetricsFile, RunLog
 
 
 def rows(path: Path) -> list[dict[str, float]]:
@@ -50,12 +51,18 @@ def test_what_is_no_number_is_null(tmp_path: Path) -> None:
     assert rows(tmp_path / "metrics.jsonl") == [{"step": 0, "loss": None, "grad_norm": None}]
 
 
+def open_log(path: Path | None, text: io.StringIO, *, start_step: int, clips: int, **lengths: int) -> RunLog:
+    sinks = [MetricsFile(path, start_step)] if path else []
+    cost = Cost(clips, flops_per_clip=2e12, device=torch.device("cpu"), peak_flops_per_s=1e14)
+    return RunLog(sinks, Console(file=text, width=200), start_step=start_step, cost=cost, **lengths)
+
+
 def test_speed_and_share_of_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now, waited = 100.0, 0.0
     monkeypatch.setattr(metrics.time, "perf_counter", lambda: now)
     text = io.StringIO()
     path = tmp_path / "metrics.jsonl"
-    with RunLog(path, Console(file=text, width=200), start_step=4, total_steps=9, log_every=2, batch_size=12) as log:
+    with open_log(path, text, start_step=4, total_steps=9, log_every=2, clips=12) as log:
         for step, (wait, work) in enumerate([(1, 3), (2, 2), (0, 6), (0, 2), (1, 1)], start=4):
             now += wait
             now += work
@@ -63,6 +70,9 @@ def test_speed_and_share_of_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             log.steps([{"step": step, "loss": 2.5, "lr": 1e-4}], waited)
             log.tell({"step": step, "loss": 2.5, "lr": 1e-4})
     assert [row["clips_per_s"] for row in rows(path)] == [3, 3, 2, 6, 6]
+    assert [row["tflop_per_s"] for row in rows(path)] == [6, 6, 4, 12, 12]
+    assert [row["mfu"] for row in rows(path)] == pytest.approx([0.06, 0.06, 0.04, 0.12, 0.12])
+    assert all(row["memory_gib"] > 0.01 for row in rows(path))
     assert [row["data_wait_share"] for row in rows(path)] == [0.25, 0.5, 0, 0, 0.5]
     lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
     assert lines == [
@@ -78,7 +88,7 @@ def test_slow_steps_are_told_before_their_turn(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(metrics.time, "perf_counter", lambda: now)
     text = io.StringIO()
     path = tmp_path / "metrics.jsonl"
-    with RunLog(path, Console(file=text, width=200), start_step=0, total_steps=99, log_every=50, batch_size=1) as log:
+    with open_log(path, text, start_step=0, total_steps=99, log_every=50, clips=1) as log:
         for step, seconds in enumerate([9, 9, 9, 9, 9, 9, 40]):
             now += seconds
             log.steps([{"step": step, "loss": 2.5, "lr": 1e-4}], 0.0)
@@ -88,7 +98,7 @@ def test_slow_steps_are_told_before_their_turn(tmp_path: Path, monkeypatch: pyte
 
 def test_other_processes_are_silent(tmp_path: Path) -> None:
     text = io.StringIO()
-    with RunLog(None, Console(file=text), start_step=0, total_steps=1, log_every=1, batch_size=1) as log:
+    with open_log(None, text, start_step=0, total_steps=1, log_every=1, clips=1) as log:
         log.steps([{"step": 0, "loss": 1.0, "lr": 1.0}], 0.0)
         log.tell({"step": 0, "loss": 1.0, "lr": 1.0})
     assert text.getvalue() == ""

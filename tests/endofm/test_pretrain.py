@@ -50,7 +50,7 @@ TINY = (
     "run.num_workers=0",
     "run.checkpoint_every=10",
 )
-TIMING = {"clips_per_s", "data_wait_share"}
+TIMING = {"clips_per_s", "tflop_per_s", "memory_gib", "data_wait_share"}
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -79,9 +79,11 @@ OTHERWISE = {
     "run.device": "cuda",
     "run.accumulate": "2",
     "run.health_every": "2",
+    "run.tensorboard": "true",
 }
 SHOWN_ELSEWHERE = {
     "run.sharding": "test_distributed.py: test_full_sharding_divides_what_is_held",
+    "run.wandb": "test_sinks.py: test_weights_and_biases_keep_one_run",
     "run.skipped_steps": "test_pretrain.py: test_a_step_that_is_no_number_moves_nothing",
 }
 SHORT = ("run.length=4 steps", "run.checkpoint_every=3")

@@ -86,19 +86,34 @@ def open_corpus(root: Path) -> Corpus:
         raise DataError(f"{root / DESCRIPTOR}: {error.strerror}") from None
     except UnicodeDecodeError:
         text = ""
+    descriptor = parse_descriptor(text, root / DESCRIPTOR, "`endocorpus build` writes it again")
+    return Corpus(root=root, descriptor=descriptor)
+
+
+def parse_descriptor(text: str | bytes, where: object, remedy: str) -> dict[str, Any]:
+    """The content of a corpus.json that was read from anywhere, without its own digest.
+
+    Args:
+        text: of the file.
+        where: what to call the file in an error.
+        remedy: what to do where it is damaged.
+
+    Raises:
+        DataError: damaged or edited, or of another schema.
+    """
     try:
         descriptor = json.loads(text)
         version = int(descriptor["schema_version"])
         if version == SCHEMA_VERSION:
             descriptor = parse_signed(text)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        raise DataError(f"{root / DESCRIPTOR}: damaged or edited; `endocorpus build` writes it again") from None
+        raise DataError(f"{where}: damaged or edited; {remedy}") from None
     if version != SCHEMA_VERSION:
         raise DataError(
-            f"{root}: written with schema {version}, this version reads schema {SCHEMA_VERSION}; "
+            f"{where}: written with schema {version}, this version reads schema {SCHEMA_VERSION}; "
             + ("update endocorpus" if version > SCHEMA_VERSION else "build it again")
         )
-    return Corpus(root=root, descriptor=descriptor)
+    return dict(descriptor)
 
 
 def table_bytes(name: str, rows: Iterable[Mapping[str, object]]) -> bytes:
@@ -149,11 +164,20 @@ def read_table(root: Path, name: str, digest: str) -> pa.Table:
         raise DataError(f"{path}: missing; run `endocorpus verify {root}`") from None
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; run `endocorpus verify {root}`") from None
+    return parse_table(data, name, digest, path, f"run `endocorpus verify {root}`")
+
+
+def parse_table(data: bytes, name: str, digest: str, where: object, remedy: str) -> pa.Table:
+    """One table that was read from anywhere. `where` and `remedy` go into errors, as in `parse_descriptor`.
+
+    Raises:
+        DataError: not the bytes whose xxh3-128 is `digest`, or of another schema.
+    """
     if digest_bytes(data) != digest:  # a flipped bit can turn one valid table into another
-        raise DataError(f"{path}: damaged; run `endocorpus verify {root}`")
+        raise DataError(f"{where}: damaged; {remedy}")
     table = parse_parquet(data)
     if table.schema.names != TABLES[name].names:
-        raise DataError(f"{path}: columns are not those of schema {SCHEMA_VERSION}")
+        raise DataError(f"{where}: columns are not those of schema {SCHEMA_VERSION}")
     return table
 
 

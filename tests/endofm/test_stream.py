@@ -35,21 +35,21 @@ def test_reads_the_clip_and_nothing_around_it(clip: ClipBytes) -> None:
 
 
 def test_one_flipped_bit_is_found_and_located(clip: ClipBytes) -> None:
-    data = bytearray(clip.shard_path.read_bytes())
+    data = bytearray(clip.shard.read_bytes())
     data[clip.offset + 1000] ^= 4
-    clip.shard_path.write_bytes(data)
+    clip.shard.write_bytes(data)
     with ShardReader() as reader, pytest.raises(DataError) as caught:
         reader.read(clip)
     assert str(caught.value) == (
-        f"{clip.shard_path}: clip case-1 at offset 6 is not what was written: "
-        f"its 5120 bytes fail their xxh3-128 check; run `endocorpus verify {clip.shard_path.parent.parent}`"
+        f"{clip.shard}: clip case-1 at offset 6 is not what was written: "
+        f"its 5120 bytes fail their xxh3-128 check; run `endocorpus verify {clip.shard.parent.parent}`"
     )
 
 
 def test_damage_that_comes_after_the_first_read_is_found(clip: ClipBytes) -> None:
     with ShardReader() as reader:
         reader.read(clip)
-        with clip.shard_path.open("r+b") as file:
+        with clip.shard.open("r+b") as file:
             file.seek(clip.offset)
             file.write(b"\xff")
         with pytest.raises(DataError, match="is not what was written"):
@@ -57,13 +57,13 @@ def test_damage_that_comes_after_the_first_read_is_found(clip: ClipBytes) -> Non
 
 
 def test_a_cut_shard_is_found(clip: ClipBytes) -> None:
-    os.truncate(clip.shard_path, clip.offset + 100)
+    os.truncate(clip.shard, clip.offset + 100)
     with ShardReader() as reader, pytest.raises(DataError, match="has 100 of 5120 bytes: the shard ends too early"):
         reader.read(clip)
 
 
 def test_a_missing_shard_is_a_data_error(clip: ClipBytes) -> None:
-    clip.shard_path.unlink()
+    clip.shard.unlink()
     with ShardReader() as reader, pytest.raises(DataError, match=r"cannot be read: No such file.*endocorpus verify"):
         reader.read(clip)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from endocorpus.errors import UsageError
-from endofm.data.sampler import MAX_SEED, ClipSampler
+from endofm.data.sampler import MAX_SEED, Blocks, ClipSampler
 
 SHAPES = st.tuples(st.integers(1, 60), st.integers(1, 40), st.integers(0, MAX_SEED))  # clips, batch, seed
 
@@ -105,3 +105,90 @@ def test_impossible_samplers_are_refused(arguments: tuple[int, int, int], messag
 def test_impossible_shares_are_refused(step: int, rank: int, world: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         ClipSampler(10, 6, 0).positions(step, rank, world)
+
+
+BLOCKED = st.tuples(
+    st.lists(st.integers(1, 9), min_size=1, max_size=12),  # clips of each shard
+    st.integers(1, 14),  # shards in a block
+    st.integers(1, 20),  # batch
+    st.integers(0, MAX_SEED),
+)
+
+
+def blocked(sizes: list[int], block_shards: int, batch_size: int, seed: int) -> ClipSampler:
+    shard_N = np.repeat(np.arange(len(sizes)), sizes)
+    return ClipSampler(len(shard_N), batch_size, seed, Blocks(shard_N, block_shards))
+
+
+@settings(deadline=None)
+@given(BLOCKED, st.integers(0, 5))
+def test_blocks_visit_every_clip_once_and_shard_after_shard(shape: tuple[list[int], int, int, int], epoch: int) -> None:
+    sizes, block_shards, _, _ = shape
+    sampler = blocked(*shape)
+    assert sampler.blocks is not None
+    first, stop = epoch * sampler.num_clips, (epoch + 1) * sampler.num_clips
+    order = sampler.rows_at(np.arange(first, stop))
+    assert sorted(order) == list(range(sampler.num_clips))
+    seen: set[int] = set()
+    position, lengths = first, []
+    while position < stop:
+        block = sampler.block_at(position)
+        assert block.start == position and all(sampler.block_at(other) == block for other in block)
+        shards = set(sampler.blocks.shard_N[sampler.rows_at(np.array(block))].tolist())
+        assert not shards & seen and len(shards) <= block_shards
+        seen |= shards
+        lengths.append(len(shards))
+        position = block.stop
+    assert position == stop and seen == set(range(len(sizes)))
+    assert max(lengths) - min(lengths) <= 1 and len(lengths) == -(-len(sizes) // block_shards)
+
+
+@settings(deadline=None)
+@given(BLOCKED, st.integers(0, 40))
+def test_blocks_make_the_same_batches_for_every_world(shape: tuple[list[int], int, int, int], step: int) -> None:
+    sampler = blocked(*shape)
+    whole = sampler.rows(step)
+    for world in divisors(shape[2]):
+        for rank in range(world):
+            np.testing.assert_array_equal(blocked(*shape).rows(step, rank, world), whole[rank::world])
+
+
+@settings(deadline=None)
+@given(BLOCKED, st.integers(0, 200))
+def test_one_block_is_the_order_without_blocks(shape: tuple[list[int], int, int, int], step: int) -> None:
+    sizes, _, batch_size, seed = shape
+    plain = ClipSampler(sum(sizes), batch_size, seed)
+    np.testing.assert_array_equal(blocked(sizes, len(sizes), batch_size, seed).rows(step), plain.rows(step))
+
+
+@settings(deadline=None)
+@given(BLOCKED, st.integers(0, 500))
+def test_what_is_worth_fetching_covers_what_comes(shape: tuple[list[int], int, int, int], position: int) -> None:
+    sampler = blocked(*shape)
+    rows, until = sampler.ahead(position)
+    assert until == sampler.block_at(position).stop
+    following = sampler.block_at(until)
+    np.testing.assert_array_equal(rows[-len(following) :], sampler.rows_at(np.array(following)))
+    assert sampler.rows_at(np.array([position]))[0] in rows
+
+
+@settings(deadline=None)
+@given(BLOCKED, st.integers(0, 500))
+def test_substitutes_come_from_the_block_and_reach_all_of_it(
+    shape: tuple[list[int], int, int, int], position: int
+) -> None:
+    sampler = blocked(*shape)
+    near = set(sampler.rows_at(np.array(sampler.block_at(position))).tolist())
+    drawn = {sampler.substitute(position, attempt) for attempt in range(64)}
+    assert drawn <= near and (len(drawn) > 1 or len(near) == 1)
+    assert [blocked(*shape).substitute(position, attempt) for attempt in range(4)] == [
+        sampler.substitute(position, attempt) for attempt in range(4)
+    ]
+
+
+def test_the_order_in_blocks_is_the_one_that_earlier_versions_used() -> None:
+    sampler = blocked([3, 2, 4, 1], 2, 10, 5)
+    assert [sampler.rows(epoch).tolist() for epoch in (0, 1)] == [
+        [6, 8, 7, 4, 3, 5, 1, 9, 0, 2],
+        [9, 3, 4, 1, 7, 8, 5, 0, 6, 2],
+    ]

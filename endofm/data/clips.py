@@ -13,13 +13,17 @@ import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
-from endocorpus.corpus.manifest import Corpus, named_corpus
 from endocorpus.corpus.mixes import read_mix
-from endocorpus.errors import DataError
+from endocorpus.errors import DataError, UsageError
+from endofm.data.places import Place, open_place, shard_cache
+from endofm.data.remote import RemoteFile
+from endofm.data.settings import DataConfig
 from endofm.data.stream import ClipBytes
 
 _READY = "ready"  # other states are tombstones: their bytes are gone
-_COLUMNS = ("key", "shard", "mp4_offset", "mp4_size", "mp4_xxh3_128", "num_frames", "height", "width", "status")
+_COLUMNS = (
+    "key", "shard", "mp4_offset", "mp4_size", "mp4_xxh3_128", "num_frames", "height", "width", "status", "recording_id"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +33,9 @@ class ClipSet:
     About 50 bytes a row plus the key, so the 33,000 clips of the Endo-FM mixture pickle into 3 MB.
     """
 
-    shard_paths: tuple[Path, ...]
-    shard_index_N: NDArray[np.int32]  # into shard_paths
+    shards: tuple[Path | RemoteFile, ...]
+    shard_clips_S: NDArray[np.int32]  # how many clips each shard holds, wanted or not
+    shard_index_N: NDArray[np.int32]  # into shards
     offset_N: NDArray[np.int64]  # bytes
     size_N: NDArray[np.int64]  # bytes
     digest_N16: NDArray[np.uint8]  # xxh3-128 of the video
@@ -38,6 +43,7 @@ class ClipSet:
     height_N: NDArray[np.int32]  # pixels
     width_N: NDArray[np.int32]  # pixels
     key_N: NDArray[np.bytes_]  # ASCII
+    corpus_N: NDArray[np.int16]  # into corpora
     fingerprint: str
     """xxh3-128, 32 hex digits, of the corpora's names and the keys and digests of all rows, in order: equal for equal
     training data wherever it lies, and never equal with and without a mixture."""
@@ -47,57 +53,96 @@ class ClipSet:
     def __len__(self) -> int:
         return len(self.offset_N)
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether any of the clips must be fetched."""
+        return any(isinstance(shard, RemoteFile) for shard in self.shards)
+
     def key(self, row: int) -> str:
         """The clip's key: its name inside the shard and in the manifest."""
         return bytes(self.key_N[row]).decode("ascii")
 
+    def corpus(self, row: int) -> str:
+        """The name of the clip's corpus."""
+        return self.corpora[int(self.corpus_N[row])][0]
+
     def location(self, row: int) -> ClipBytes:
         """Where the clip's video lies, for `stream.ShardReader`."""
         return ClipBytes(
-            shard_path=self.shard_paths[self.shard_index_N[row]],
+            shard=self.shards[self.shard_index_N[row]],
             key=self.key(row),
             offset=int(self.offset_N[row]),
             size=int(self.size_N[row]),
             xxh3_128=self.digest_N16[row].tobytes(),
         )
 
+    def order_fingerprint(self, data: DataConfig) -> str:
+        """xxh3-128, 32 hex digits, of all that an order is made of: `fingerprint`, and the shards if it goes by them.
 
-def load_clips(corpora: Sequence[Path], mix: Path | None = None) -> ClipSet:
+        Args:
+            data: with `block_shards` decided, see `decided`.
+        """
+        if data.stream == "indexed" and not data.block_shards:
+            return self.fingerprint
+        return xxhash.xxh3_128_hexdigest(self.fingerprint.encode() + self.shard_numbers().tobytes())
+
+    def shard_numbers(self) -> NDArray[np.int64]:
+        """For every row the number of its shard, counted in the order in which rows name them, int64 [N].
+
+        Unlike `shard_index_N` it does not depend on the order in which corpora with a mixture are given.
+        """
+        _, first, number_N = np.unique(self.shard_index_N, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[number_N].astype(np.int64)
+
+
+def load_clips(corpora: Sequence[Path | str], mix: Path | None = None, data: DataConfig | None = None) -> ClipSet:
     """Read the manifests of finished corpora; no shard is opened.
 
     Args:
-        corpora: corpus folders. Their order is part of the data order.
+        corpora: folders, or addresses (https://..., s3://...). Their order is part of the data order.
         mix: a file of `endocorpus mix`. Its clips and no others are taken, in its order, as often as it says, each
             time as a row of its own; then the order of the corpora means nothing.
+        data: what to leave out, and where what is fetched is kept; nothing and the usual place if None.
 
     Raises:
-        UsageError: a folder is missing or is no corpus, or there is no such mixture.
-        DataError: no corpus, a corpus that is unfinished, damaged or given twice, or no clip in any of them; or the
-            mixture cannot be read, or names a clip that is not there, or is another one by now.
+        UsageError: a folder is missing or is no corpus, there is no such mixture, or an address is none.
+        DataError: no corpus, a corpus that is unfinished, damaged or given twice, or no clip in any of them; the
+            mixture cannot be read, or names a clip that is not there, or is another one by now; a line of the exclusion
+            list names nothing that is there; or a server fails.
     """
-    opened = [named_corpus(Path(path)) for path in corpora]
-    _refuse_duplicates(opened)
-    tables = [_ready_clips(corpus) for corpus in opened]
+    data = data or DataConfig()
+    places = [open_place(place, shard_cache(data)) for place in corpora]
+    _refuse_duplicates(places)
+    tables = [_ready_clips(place) for place in places]
     if not sum(table.num_rows for table in tables):
-        where = ", ".join(str(corpus.root) for corpus in opened) or "no corpus was named"
+        where = ", ".join(place.where for place in places) or "no corpus was named"
         raise DataError(f"there are no clips to train on: {where}")
-    shard_paths: list[Path] = []
+    shards: list[Path | RemoteFile] = []
     shard_indices: list[NDArray[np.int32]] = []
-    for corpus, table in zip(opened, tables, strict=True):
-        shards = pc.dictionary_encode(table["shard"].combine_chunks())
-        shard_indices.append(shards.indices.to_numpy().astype(np.int32) + np.int32(len(shard_paths)))
-        shard_paths += [corpus.shard_path(name) for name in shards.dictionary.to_pylist()]
+    for place, table in zip(places, tables, strict=True):
+        named = pc.dictionary_encode(table["shard"].combine_chunks())
+        shard_indices.append(named.indices.to_numpy().astype(np.int32) + np.int32(len(shards)))
+        shards += [place.shard(name) for name in named.dictionary.to_pylist()]
     clips, shard_index_N = pa.concat_tables(tables), np.concatenate(shard_indices)
-    fingerprint = _fingerprint([corpus.name for corpus in opened], tables)
-    shares = tuple((corpus.name, table.num_rows) for corpus, table in zip(opened, tables, strict=True))
-    if mix is not None:
-        names = [name for name, num_clips in shares for _ in range(num_clips)]
-        rows = _rows_of_mix(mix, names, clips)
-        clips, shard_index_N = clips.take(pa.array(rows)), shard_index_N[rows]
-        names = [names[row] for row in rows]
-        fingerprint, shares = _fingerprint_of_mix(names, clips), tuple(Counter(names).items())
+    corpus_N = np.repeat(np.arange(len(tables), dtype=np.int16), [table.num_rows for table in tables])
+    names = [place.name for place in places]
+    rows = np.arange(clips.num_rows) if mix is None else _rows_of_mix(mix, [names[i] for i in corpus_N], clips)
+    if data.exclude is not None:
+        rows = rows[~_excluded(data.exclude, clips)[rows]]
+        if not len(rows):
+            raise DataError(f"{data.exclude}: there are no clips left to train on")
+    shard_clips_S = np.bincount(shard_index_N, minlength=len(shards)).astype(np.int32)
+    clips, shard_index_N, corpus_N = clips.take(pa.array(rows)), shard_index_N[rows], corpus_N[rows]
+    if mix is None:
+        fingerprint = _fingerprint(names, [clips.filter(pa.array(corpus_N == i)) for i in range(len(names))])
+    else:
+        fingerprint = _fingerprint_of_mix([names[i] for i in corpus_N], clips)
+    shares = Counter(corpus_N.tolist())
+    order = list(range(len(names))) if mix is None else list(shares)  # that in which a mixture names them
+    number = {i: place for place, i in enumerate(order)}
     return ClipSet(
-        shard_paths=tuple(shard_paths),
+        shards=tuple(shards),
+        shard_clips_S=shard_clips_S,
         shard_index_N=shard_index_N,
         offset_N=clips["mp4_offset"].to_numpy().astype(np.int64),
         size_N=clips["mp4_size"].to_numpy().astype(np.int64),
@@ -106,18 +151,19 @@ def load_clips(corpora: Sequence[Path], mix: Path | None = None) -> ClipSet:
         height_N=clips["height"].to_numpy().astype(np.int32),
         width_N=clips["width"].to_numpy().astype(np.int32),
         key_N=np.array(clips["key"].to_pylist(), dtype=np.bytes_),
+        corpus_N=np.array([number[i] for i in corpus_N.tolist()], np.int16),
         fingerprint=fingerprint,
-        corpora=shares,
+        corpora=tuple((names[i], shares[i]) for i in order),
     )
 
 
-def _ready_clips(corpus: Corpus) -> pa.Table:
-    table = corpus.clips().select(list(_COLUMNS))
+def _ready_clips(place: Place) -> pa.Table:
+    table = place.clips.select(list(_COLUMNS))
     ready = table.filter(pc.equal(table["status"], _READY))
     # A clip without frames or pixels would fail deep inside a worker, hours later.
     for column in ("num_frames", "height", "width"):
         if ready.num_rows and pc.min(ready[column]).as_py() < 1:
-            raise DataError(f"{corpus.root}: a clip has {column} below 1; run `endocorpus verify {corpus.root}`")
+            raise DataError(f"{place.where}: a clip has {column} below 1; run `endocorpus verify {place.where}`")
     return ready
 
 
@@ -155,16 +201,41 @@ def _fingerprint_of_mix(names: Sequence[str], clips: pa.Table) -> str:
     return hasher.hexdigest()
 
 
-def _refuse_duplicates(corpora: Sequence[Corpus]) -> None:
+def _excluded(path: Path, clips: pa.Table) -> NDArray[np.bool_]:
+    """Which clips an exclusion list names, by their keys or their recordings, bool [N].
+
+    A line that names nothing is an error: a misspelt one would train on what must not be trained on.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        said = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise UsageError(f"{path}: {said}; data.exclude names a file of clip keys and recording ids") from None
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+    keys, recordings = clips["key"].to_pylist(), clips["recording_id"].to_pylist()
+    known = {*keys, *recordings}
+    unknown = [(number, line) for number, line in enumerate(lines, 1) if line and line not in known]
+    if unknown:
+        number, line = unknown[0]
+        others = f" (and {len(unknown) - 1:,} more lines)" if len(unknown) > 1 else ""
+        raise DataError(
+            f"{path}, line {number}: {line!r} is no clip and no recording of the corpora given{others}; correct it, or "
+            "take it out"
+        )
+    wanted = {line for line in lines if line}
+    return np.array([key in wanted or recording in wanted for key, recording in zip(keys, recordings, strict=True)])
+
+
+def _refuse_duplicates(places: Sequence[Place]) -> None:
     """A corpus named twice would be seen twice an epoch; two corpora of one name have clashing keys."""
-    seen: dict[str, Path] = {}
-    for corpus in corpora:
-        if corpus.name in seen:
+    seen: dict[str, str] = {}
+    for place in places:
+        if place.name in seen:
             raise DataError(
-                f"corpus {corpus.name!r} is named twice: {seen[corpus.name]} and {corpus.root}; if they are two, build "
+                f"corpus {place.name!r} is named twice: {seen[place.name]} and {place.where}; if they are two, build "
                 "one of them again under another --name"
             )
-        seen[corpus.name] = corpus.root
+        seen[place.name] = place.where
 
 
 def _digests(clips: pa.Table) -> NDArray[np.uint8]:

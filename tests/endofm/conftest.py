@@ -16,7 +16,7 @@ import pytest
 import xxhash
 from numpy.typing import NDArray
 
-from endocorpus.corpus.files import digest_bytes
+from endocorpus.corpus.files import digest_bytes, digest_file
 from endocorpus.corpus.manifest import open_corpus, table_bytes, write_descriptor
 from endocorpus.corpus.mixes import mix_bytes
 from endocorpus.corpus.schema import SCHEMA_VERSION
@@ -102,7 +102,9 @@ def commit(corpus: Path, name: str, rows: Sequence[Mapping[str, object]]) -> Non
     data = table_bytes("clips", rows)
     (corpus / "clips.parquet").write_bytes(data)
     tables = {"clips": {"rows": len(rows), "size": len(data), "xxh3_128": digest_bytes(data)}}
-    write_descriptor(corpus, {"schema_version": SCHEMA_VERSION, "name": name, "tables": tables})
+    paths = sorted(corpus.glob("shards/*.tar"))
+    shards = [{"name": path.name, "size": path.stat().st_size, "xxh3_128": digest_file(path)} for path in paths]
+    write_descriptor(corpus, {"schema_version": SCHEMA_VERSION, "name": name, "shards": shards, "tables": tables})
 
 
 def _row(name: str, shard: str, key: str, spec: ClipSpec, video: bytes, end: int) -> dict[str, object]:

@@ -14,6 +14,7 @@ from endocorpus.corpus.manifest import open_corpus, write_descriptor
 from endocorpus.corpus.shards import tar_members
 from endocorpus.errors import DataError, UsageError
 from endofm.data.clips import ClipSet, load_clips
+from endofm.data.settings import DataConfig
 from endofm.data.stream import ShardReader
 from tests.endofm.conftest import SPECS, ClipSpec, MakeCorpus, commit, write_corpus, write_mix
 
@@ -33,7 +34,7 @@ def test_locations_agree_with_a_plain_tar_reader(corpus: Path) -> None:
     members = [(path, *member) for path in sorted((corpus / "shards").iterdir()) for member in tar_members(path)]
     expected = [(path, name, offset, size) for path, name, offset, size in members if name.endswith(".mp4")]
     found = [clips.location(row) for row in range(len(clips))]
-    assert [(clip.shard_path, f"{clip.key}.mp4", clip.offset, clip.size) for clip in found] == expected
+    assert [(clip.shard, f"{clip.key}.mp4", clip.offset, clip.size) for clip in found] == expected
     with ShardReader() as reader:
         for clip in found:
             assert len(reader.read(clip)) == clip.size
@@ -44,8 +45,8 @@ def test_corpora_follow_one_another(corpus: Path, make_corpus: MakeCorpus) -> No
     clips = load_clips([other, corpus])
     assert len(clips) == 9
     assert clips.key(0) == "other-20"
-    assert clips.location(1).shard_path == other / "shards" / "other-1.tar"
-    assert clips.location(2).shard_path == corpus / "shards" / "tiny-0.tar"
+    assert clips.location(1).shard == other / "shards" / "other-1.tar"
+    assert clips.location(2).shard == corpus / "shards" / "tiny-0.tar"
     with ShardReader() as reader:
         for row in range(9):
             reader.read(clips.location(row))
@@ -194,3 +195,43 @@ def test_a_mixture_that_does_not_fit_the_corpora_is_refused(
     empty = write_mix(tmp_path / "e.parquet", {}, [])
     with pytest.raises(DataError, match="there are no clips to train on"):
         load_clips([corpus], mix=empty)
+
+
+def test_an_exclusion_list_leaves_clips_and_recordings_out(make_corpus: MakeCorpus, tmp_path: Path) -> None:
+    corpus = make_corpus("some", [[ClipSpec(number, 3, 48, 64) for number in range(1, 7)]])
+    edit_clips(corpus, recording_id=["r1", "r1", "r1", "r2", "r2", "r3"])
+    listed = tmp_path / "not.txt"
+
+    def keys(text: str, mix: Path | None = None) -> list[str]:
+        listed.write_text(text)
+        clips = load_clips([corpus], mix, DataConfig(exclude=listed))
+        assert clips.shard_clips_S.tolist() == [6]
+        assert sum(count for _, count in clips.corpora) == len(clips)
+        return [clips.key(row) for row in range(len(clips))]
+
+    assert keys("# consent withdrawn\nr1\n\n  some-5  # blurred\n") == ["some-4", "some-6"]
+    mix = write_mix(tmp_path / "m.parquet", {"some": corpus}, [("some", "some-6", 2), ("some", "some-1", 1)])
+    assert keys("some-1\nr2", mix) == ["some-6", "some-6"]
+    assert keys("") == [f"some-{number}" for number in range(1, 7)]
+    assert load_clips([corpus], None, DataConfig(exclude=listed)).fingerprint == load_clips([corpus]).fingerprint
+    listed.write_text("some-2")
+    assert load_clips([corpus], None, DataConfig(exclude=listed)).fingerprint != load_clips([corpus]).fingerprint
+    with pytest.raises(DataError, match=r"not\.txt, line 2: 'r4' is no clip and no recording .*\(and 1 more lines\)"):
+        keys("r1\nr4\nr5\n")
+    with pytest.raises(DataError, match=r"not\.txt: there are no clips left to train on"):
+        keys("r1\nr2\nr3\n")
+    with pytest.raises(UsageError, match=r"none\.txt: No such file .*data\.exclude"):
+        load_clips([corpus], None, DataConfig(exclude=tmp_path / "none.txt"))
+
+
+def test_every_clip_knows_its_corpus(corpus: Path, make_corpus: MakeCorpus, tmp_path: Path) -> None:
+    other, third = make_corpus("other", [[ClipSpec(20, 3, 48, 64)]]), make_corpus("third", [[ClipSpec(30, 3, 48, 64)]])
+    clips = load_clips([corpus, other, third])
+    assert [clips.corpus(row) for row in range(9)] == ["tiny"] * 7 + ["other", "third"]
+    found = {"tiny": corpus, "other": other, "third": third}
+    mix = write_mix(tmp_path / "m.parquet", found, [("third", "third-30", 2), ("tiny", "tiny-7", 1)])
+    mixed = load_clips([corpus, other, third], mix)
+    assert [mixed.corpus(row) for row in range(3)] == ["third", "third", "tiny"]
+    assert mixed.corpora == (("third", 2), ("tiny", 1)) and mixed.shard_numbers().tolist() == [0, 0, 1]
+    swapped = load_clips([third, other, corpus], mix)
+    assert swapped.corpora == mixed.corpora and swapped.shard_numbers().tolist() == mixed.shard_numbers().tolist()

@@ -1,0 +1,84 @@
+"""Where corpora lie: a folder, or an address whose files are fetched into the cache when they are needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from endocorpus.corpus.files import digest_bytes
+from endocorpus.corpus.manifest import DESCRIPTOR, SHARDS, named_corpus, parse_descriptor, parse_table
+from endocorpus.errors import DataError
+from endofm.data.cache import ShardCache, default_folder
+from endofm.data.remote import RemoteFile, corpus_url, is_url, read_small, redacted
+from endofm.data.settings import DataConfig
+
+_REMEDY = "copy the corpus there again"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A finished corpus, opened. `where` is its folder or address, without credentials."""
+
+    name: str
+    where: str
+    clips: pa.Table  # of `schema.CLIPS`
+    _shards: Path | Mapping[str, RemoteFile]
+
+    def shard(self, name: str) -> Path | RemoteFile:
+        """The shard of that name, which may not be there.
+
+        Raises:
+            DataError: the descriptor of a remote corpus does not say what it must be.
+        """
+        if isinstance(self._shards, Path):
+            return self._shards / name
+        if name not in self._shards:
+            raise DataError(f"{self.where}/{DESCRIPTOR}: does not list the shard {name!r}; {_REMEDY}")
+        return self._shards[name]
+
+
+def open_place(place: Path | str, cache: ShardCache) -> Place:
+    """Open a corpus, wherever it lies.
+
+    Raises:
+        UsageError: no such folder, nothing there that is or will be a corpus, or an address that cannot be one.
+        DataError: an unfinished or damaged corpus, one of another schema, or a server that fails.
+    """
+    if not is_url(place):
+        corpus = named_corpus(Path(place))
+        return Place(corpus.name, str(corpus.root), corpus.clips(), corpus.root / SHARDS)
+    root = corpus_url(str(place))
+    where = redacted(root)
+    text = read_small(root, DESCRIPTOR, retry_seconds=cache.retry_seconds)
+    descriptor = parse_descriptor(text, f"{where}/{DESCRIPTOR}", _REMEDY)
+    listed = {str(tar["name"]): _file(root, f"{SHARDS}/{tar['name']}", tar) for tar in descriptor.get("shards", ())}
+    try:
+        table = _file(root, "clips.parquet", descriptor["tables"]["clips"])
+    except KeyError:
+        raise DataError(f"{where}/{DESCRIPTOR}: does not list the table 'clips'") from None
+    data = _read(table, cache)
+    clips = parse_table(data, "clips", table.xxh3_128, table, _REMEDY)
+    return Place(str(descriptor["name"]), where, clips, listed)
+
+
+def shard_cache(data: DataConfig) -> ShardCache:
+    """The cache that the settings ask for. Nothing is made before something is fetched."""
+    return ShardCache(data.cache_dir or default_folder(), int(data.cache_gb * 1e9), data.retry_seconds)
+
+
+def _file(root: str, name: str, listed: Mapping[str, Any]) -> RemoteFile:
+    return RemoteFile(root, name, int(listed["size"]), str(listed["xxh3_128"]))
+
+
+def _read(wanted: RemoteFile, cache: ShardCache) -> bytes:
+    """A whole file, through the cache, so that the ranks of a node fetch it once."""
+    while True:
+        with os.fdopen(cache.open(wanted), "rb") as file:
+            data = file.read()
+        if digest_bytes(data) == wanted.xxh3_128 or not cache.drop_if_rotten(wanted):
+            return data

@@ -23,8 +23,9 @@ import av
 import numpy as np
 import torch
 
+from endofm.data.batches import load_batch
 from endofm.data.clips import ClipSet, load_clips
-from endofm.data.loader import load_batch, make_loader
+from endofm.data.loader import make_loader
 from endofm.data.sampler import ClipSampler
 from endofm.data.stream import ShardReader
 from endofm.data.views import ViewConfig

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from endocorpus.corpus.files import atomic_file
 from endocorpus.errors import UsageError
+from endofm.data.batches import load_batch, plan_clip
 from endofm.data.clips import ClipSet, load_clips
 from endofm.data.decode import decode_frames
-from endofm.data.loader import load_batch, plan_clip
 from endofm.data.sampler import ClipSampler
 from endofm.data.stream import ShardReader
 from endofm.data.views import View, ViewConfig, ViewPlan, apply_views, told_of_short_clips

@@ -7,22 +7,26 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.util import Finalize
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from endocorpus.errors import DataError, UsageError
 from endocorpus.signals import deaf_children
+from endofm.data.batches import Reader, load_batch, private_memory
+from endofm.data.cache import ShardCache
 from endofm.data.clips import ClipSet
-from endofm.data.decode import decode_frames
-from endofm.data.sampler import ClipSampler
+from endofm.data.places import shard_cache
+from endofm.data.prefetch import Ahead, refuse_small_cache
+from endofm.data.sampler import Blocks, ClipSampler, IntArray, positions_of
+from endofm.data.sequential import FrontToBack, SequentialSampler
+from endofm.data.settings import DataConfig, decided
 from endofm.data.stream import ShardReader
-from endofm.data.views import ClipBatch, ViewConfig, ViewPlan, make_batch, plan_views
+from endofm.data.views import ClipBatch, ViewConfig
 
 _STEPS_AHEAD = 2  # finished or begun per worker before they are asked for; each holds a whole batch in memory
 _SLOTS = _STEPS_AHEAD + 1  # of shared memory per worker: one more, for the batch that is being copied out
@@ -42,11 +46,17 @@ def make_loader(
     world: int = 1,
     num_workers: int = 0,
     pin_memory: bool = False,
+    data: DataConfig | None = None,
 ) -> ClipLoader:
     """Batches of the steps `start_step` up to, not including, `stop_step`, in order.
 
-    A batch is a function of the clips, the views, `batch_size`, `seed`, the step and the rank's share. Neither the
-    number of workers nor the step it started from changes it, so resuming means starting at the next step.
+    A batch is a function of the clips, the views, `batch_size`, `seed`, the step, the order that `data` asks for, and
+    the rank's share. Neither the number of workers nor the step it started from changes it, so resuming means starting
+    at the next step. What a rank gets for its share makes the same global batch for every world, if `data.stream` is
+    "indexed".
+
+    A clip that is damaged is replaced by another one, a function of (seed, position), and told in the batch. Whoever
+    trains counts them, see `quarantine`.
 
     Args:
         clips: rows to draw from.
@@ -58,36 +68,53 @@ def make_loader(
         rank: which share of the global batch.
         world: how many shares there are.
         num_workers: processes that decode, each whole steps on one thread; 0 decodes in this process. They are spawned,
-            so a script that calls this needs the usual `if __name__ == "__main__"`.
+            so a script that calls this needs the usual `if __name__ == "__main__"`. With any, one more process fetches
+            shards ahead if some must be.
         pin_memory: hand out batches in page-locked memory; needs a GPU.
+        data: how clips are read, fetched and shuffled; as by default if None.
 
     Raises:
-        UsageError: numbers that do not fit together.
+        UsageError: numbers that do not fit together, or a cache that is too small for what is needed at a time.
     """
     if not 0 <= start_step <= stop_step:
         raise UsageError(f"steps {start_step} to {stop_step} are not a range of steps")
     if num_workers < 0:
         raise UsageError(f"num_workers must be at least 0, got {num_workers}")
-    sampler = ClipSampler(len(clips), batch_size, seed)
-    sampler.positions(start_step, rank, world)  # fails here, not in a worker, where the shares do not work out
-    steps = _Steps(clips, views, sampler, rank, world)
-    return ClipLoader(steps, range(start_step, stop_step), num_workers, pin_memory)
+    positions_of(batch_size, start_step, rank, world)  # fails here, not in a worker, where the shares do not work out
+    data = decided(data or DataConfig(), is_remote=clips.is_remote)
+    order: ClipSampler | SequentialSampler
+    if data.stream == "sequential":
+        order = SequentialSampler(clips, batch_size, seed, rank, world, data.shuffle_buffer)
+    else:
+        blocks = Blocks(clips.shard_numbers(), data.block_shards) if data.block_shards else None
+        order = ClipSampler(len(clips), batch_size, seed, blocks)
+    cache = shard_cache(data)
+    ahead = None
+    if clips.is_remote:
+        refuse_small_cache(clips, data, cache)
+        cache.forget_damaged()
+        ahead = Ahead(clips, order, cache, batch_size) if num_workers else None
+    wanted = range(start_step, stop_step)
+    return ClipLoader(_Steps(clips, views, order, rank, world, wanted, cache), wanted, num_workers, pin_memory, ahead)
 
 
 class ClipLoader(Iterator[ClipBatch]):
     """Iterator over batches. Close it, or use it in a `with`, to stop its workers early.
 
-    Iterating raises DataError, with the text it was raised with in a worker, where a clip cannot be read or decoded, or
-    where a worker died; the batches before it have been handed out by then.
+    Iterating raises DataError, with the text it was raised with in a worker, where a shard cannot be read or fetched,
+    no other clip can stand in for a bad one, or a worker died; the batches before it have been handed out by then.
     """
 
-    def __init__(self, steps: _Steps, wanted: range, num_workers: int, pin_memory: bool) -> None:
+    def __init__(
+        self, steps: _Steps, wanted: range, num_workers: int, pin_memory: bool, ahead: Ahead | None = None
+    ) -> None:
+        self._ahead, self._coming = ahead, iter(wanted)
         self.waited_seconds = 0.0
         """Time that callers have spent waiting for batches so far."""
         self._pin_memory = pin_memory
         # Held, so that shared memory stays mapped between the turns of its ring.
         self._mapped: deque[torch.UntypedStorage] = deque(maxlen=max(num_workers, 1) * _SLOTS)
-        self._batches: Iterator[ClipBatch | DataError]
+        self._batches: Iterator[ClipBatch | DataError | UsageError]
         if num_workers == 0:
             self._batches = map(steps.__getitem__, wanted)
             return
@@ -116,6 +143,8 @@ class ClipLoader(Iterator[ClipBatch]):
             self.waited_seconds += time.perf_counter() - began
 
     def _next_batch(self) -> ClipBatch:
+        if self._ahead is not None:
+            self._ahead.go_to(next(self._coming, None))
         try:
             batch = next(self._batches)
         except StopIteration:
@@ -132,13 +161,13 @@ class ClipLoader(Iterator[ClipBatch]):
                 f"a loader process died: {said} Most often the machine is out of memory or of shared memory "
                 "(/dev/shm); use fewer workers or a smaller batch"
             ) from None
-        if isinstance(batch, DataError):
+        if isinstance(batch, (DataError, UsageError)):
             self.close()
             raise batch
         if batch.frames_BUHWC.is_shared():  # type: ignore[no-untyped-call]
             self._mapped.append(batch.frames_BUHWC.untyped_storage())
             if not self._pin_memory:  # pinning copies as well
-                frames_BUHWC = _private_memory(batch.frames_BUHWC.shape).copy_(batch.frames_BUHWC)
+                frames_BUHWC = private_memory(batch.frames_BUHWC.shape).copy_(batch.frames_BUHWC)
                 return dataclasses.replace(batch, frames_BUHWC=frames_BUHWC)
         return batch.pin_memory() if self._pin_memory else batch
 
@@ -150,6 +179,9 @@ class ClipLoader(Iterator[ClipBatch]):
 
     def close(self) -> None:
         """Stop the workers and wait until they are gone. Iteration ends."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.close()
         batches, self._batches = self._batches, iter(())
         # torch stops workers when the iterator is collected, which a traceback that is still held would put off.
         stop = getattr(batches, "_shutdown_workers", None)
@@ -163,78 +195,55 @@ class ClipLoader(Iterator[ClipBatch]):
                 raise
 
 
-def load_batch(
-    clips: ClipSet,
-    rows: Sequence[int],
-    positions: Sequence[int],
-    views: ViewConfig,
-    *,
-    seed: int,
-    reader: ShardReader,
-    memory: Callable[[Sequence[int]], Tensor] | None = None,
-) -> ClipBatch:
-    """Plan, fetch and decode one batch, in this process.
+class _Steps(Dataset["ClipBatch | DataError | UsageError"]):
+    """Batches by step number. An error is handed out, not raised: torch would wrap it in a printed traceback."""
 
-    Args:
-        clips: where the rows lie.
-        rows: of the clip set.
-        positions: of the rows in the endless order; (seed, position) decides a clip's views.
-        views: the recipe.
-        seed: the run's seed.
-        reader: open shards.
-        memory: gives uint8 memory of a shape for the frames; what it holds before does not matter. By default new.
+    def __init__(
+        self,
+        clips: ClipSet,
+        views: ViewConfig,
+        order: ClipSampler | SequentialSampler,
+        rank: int,
+        world: int,
+        wanted: range,
+        cache: ShardCache,
+    ) -> None:
+        self._clips, self._views, self._order, self._rank, self._world = clips, views, order, rank, world
+        self._wanted, self._cache = wanted, cache
+        self._reader, self._ring = ShardReader(cache), _SharedRing()
+        self._front_to_back: FrontToBack | None = None
 
-    Raises:
-        DataError: a clip cannot be read or decoded; the message names it.
-    """
-    sizes = [(int(clips.height_N[row]), int(clips.width_N[row])) for row in rows]
-    plans = [plan_clip(clips, row, position, views, seed=seed) for row, position in zip(rows, positions, strict=True)]
-    needed = [plan.frames_needed for plan in plans]
-    most = max(len(frames) for frames in needed), max(height for height, _ in sizes), max(width for _, width in sizes)
-    frames_BUHWC = (memory or _private_memory)((len(rows), *most, 3))
-    for out_UHWC, row, (height, width), frames in zip(frames_BUHWC.numpy(), rows, sizes, needed, strict=True):
-        clip = clips.location(row)
-        data = reader.read(clip)
-        try:
-            decode_frames(data, frames, int(clips.num_frames_N[row]), out=out_UHWC[: len(frames), :height, :width])
-        except DataError as error:
-            raise DataError(f"{clip.shard_path}: clip {clip.key}: {error}") from None
-        out_UHWC[len(frames) :], out_UHWC[:, height:], out_UHWC[:, :, width:] = 0, 0, 0
-    return make_batch(frames_BUHWC, plans, sizes, views, [clips.key(row) for row in rows], positions)
-
-
-def plan_clip(clips: ClipSet, row: int, position: int, views: ViewConfig, *, seed: int) -> ViewPlan:
-    """The views of one clip where it comes by at `position` of the endless order: a function of (seed, position)."""
-    rng = np.random.default_rng((seed, position))
-    return plan_views(int(clips.num_frames_N[row]), int(clips.height_N[row]), int(clips.width_N[row]), views, rng)
-
-
-class _Steps(Dataset["ClipBatch | DataError"]):
-    """Batches by step number. A data error is handed out, not raised: torch would wrap it in a printed traceback."""
-
-    def __init__(self, clips: ClipSet, views: ViewConfig, sampler: ClipSampler, rank: int, world: int) -> None:
-        self._clips, self._views, self._sampler, self._rank, self._world = clips, views, sampler, rank, world
-        self._reader, self._ring = ShardReader(), _SharedRing()
-
-    def __getitem__(self, step: int) -> ClipBatch | DataError:
-        positions = self._sampler.positions(step, self._rank, self._world)
-        rows = self._sampler.rows_at(positions)
+    def __getitem__(self, step: int) -> ClipBatch | DataError | UsageError:
+        positions = positions_of(self._order.batch_size, step, self._rank, self._world)
+        self._ring.turn()
         try:
             return load_batch(
                 self._clips,
-                rows.tolist(),
+                self._order.rows_at(positions).tolist(),
                 positions.tolist(),
                 self._views,
-                seed=self._sampler.seed,
-                reader=self._reader,
+                seed=self._order.seed,
+                reader=self._reader_at(positions),
                 memory=None if get_worker_info() is None else self._ring.take,
+                substitute=self._order.substitute,
             )
-        except DataError as error:
+        except (DataError, UsageError) as error:
             return error
+
+    def _reader_at(self, positions: IntArray) -> Reader:
+        """What to read the clips at these positions with."""
+        if isinstance(self._order, ClipSampler):
+            return self._reader
+        if self._front_to_back is None:
+            worker = get_worker_info()
+            ours = slice(worker.id, None, worker.num_workers) if worker else slice(None)  # as torch deals out steps
+            self._front_to_back = FrontToBack(self._order, self._reader, self._wanted[ours])
+        self._front_to_back.go_to(positions)
+        return self._front_to_back
 
     def __getstate__(self) -> dict[str, Any]:
         # Descriptors and memory mean nothing in another process.
-        return {**self.__dict__, "_reader": ShardReader(), "_ring": _SharedRing()}
+        return {**self.__dict__, "_reader": ShardReader(self._cache), "_ring": _SharedRing()}
 
 
 class _SharedRing:
@@ -249,10 +258,13 @@ class _SharedRing:
         self._slots: list[torch.UntypedStorage | None] = [None] * _SLOTS
         self._turn = 0
 
-    def take(self, shape: Sequence[int]) -> Tensor:
-        """Memory of the next slot, uint8, holding whatever was left there."""
-        index, size = self._turn % _SLOTS, math.prod(shape)
+    def turn(self) -> None:
+        """Go to the next slot: what is taken from here on is for another batch."""
         self._turn += 1
+
+    def take(self, shape: Sequence[int]) -> Tensor:
+        """Memory of this slot, uint8, holding whatever was left there."""
+        index, size = self._turn % _SLOTS, math.prod(shape)
         storage = self._slots[index]
         if storage is None or storage.nbytes() < size:
             # Some more than now needed, as the next batch may need a few frames more.
@@ -260,12 +272,6 @@ class _SharedRing:
             self._slots[index] = storage
         frames: Tensor = torch.empty(0, dtype=torch.uint8).set_(storage, 0, tuple(shape))  # type: ignore[call-overload]
         return frames
-
-
-def _private_memory(shape: Sequence[int]) -> Tensor:
-    # NumPy asks the kernel for huge pages and torch does not: touching them for the first time costs 1 ms a clip
-    # instead of 8 (measured).
-    return torch.from_numpy(np.empty(shape, np.uint8))
 
 
 def _leave_at_once(_worker: int) -> None:

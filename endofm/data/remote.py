@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
 SCHEMES = ("http", "https", "s3")
-_BLOCK = 1 << 20  # bytes that are written, hashed and counted at a time
 _SILENCE = timedelta(seconds=60)  # without a byte, after which a connection is given up
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds between tries; doubled after each that brings nothing
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")  # as obstore looks for them
@@ -178,7 +177,7 @@ def _blocks(root: str, name: str, have: int) -> Iterator[bytes | None]:
         except NotSupportedError:  # the server knows no ranges
             yield None
             answer = obstore.get(store, name)
-        stream = answer.stream(_BLOCK)
+        stream = answer.stream(min_chunk_size=1)  # as it comes: what it gathers is lost when the connection breaks
         while (block := next(stream, None)) is not None:
             yield bytes(block)
     except FileNotFoundError:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from endofm.data.plan import BRIGHTNESS, CONTRAST, Rgb, View, ViewConfig, ViewPlan, plan_views, told_of_short_clips
+from endofm.data.quarantine import Replaced
 
 __all__ = [
     "ClipBatch",
@@ -51,6 +52,8 @@ class ClipBatch:
     keys: tuple[str, ...]
     crop_limits: tuple[tuple[int, int], ...]  # per view, greatest crop height and width; here, so that no device waits
     config: ViewConfig
+    corpora: tuple[str, ...] = ()  # name of each clip's corpus
+    replaced: tuple[Replaced, ...] = ()  # bad clips that others stand in for, here
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -118,37 +118,87 @@ def test_ranks_share_the_same_global_batch(
 def damage(corpus: Path, clips: ClipSet, key: str) -> None:
     row = [clips.key(row) for row in range(len(clips))].index(key)
     clip = clips.location(row)
-    with clip.shard_path.open("r+b") as file:
+    with clip.shard.open("r+b") as file:
         file.seek(clip.offset + clip.size // 2)
         byte = file.read(1)[0]
         file.seek(clip.offset + clip.size // 2)
         file.write(bytes([byte ^ 1]))
 
 
+@pytest.fixture(scope="module")
+def spoilt(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The corpus with tiny-4 damaged: see `damage`."""
+    copy = Path(shutil.copytree(corpus, tmp_path_factory.mktemp("spoilt") / "tiny"))
+    damage(copy, load_clips([copy]), "tiny-4")
+    return copy
+
+
+@pytest.fixture(scope="module")
+def mended(spoilt: Path) -> list[ClipBatch]:
+    return list(load(load_clips([spoilt])))
+
+
+def test_a_bad_clip_is_replaced_and_told(mended: list[ClipBatch], expected: list[ClipBatch], spoilt: Path) -> None:
+    met = 0
+    for found, wanted in zip(mended, expected, strict=True):
+        sound = [index for index, key in enumerate(wanted.keys) if key != "tiny-4"]
+        assert [found.keys[index] for index in sound] == [wanted.keys[index] for index in sound]
+        assert found.positions_B.tolist() == wanted.positions_B.tolist()
+        assert len(found.replaced) == len(wanted) - len(sound) and wanted.replaced == ()
+        for view, whole in zip(apply_views(found, "cpu"), apply_views(wanted, "cpu"), strict=True):
+            torch.testing.assert_close(view[sound], whole[sound], atol=1e-4, rtol=0)
+        for one in found.replaced:
+            index = found.positions_B.tolist().index(one.position)
+            assert (one.corpus, one.key, one.by) == ("tiny", "tiny-4", found.keys[index]) and one.by != "tiny-4"
+            assert "clip tiny-4 at offset" in one.reason and f"run `endocorpus verify {spoilt}`" in one.reason
+            assert read_frame(
+                found.frames_BUHWC[index, 0, : found.extent_B3[index][1], : found.extent_B3[index][2]].numpy()
+            )[0] == int(one.by[5:])
+            met += 1
+    assert met >= 5
+    assert len({one.by for batch in mended for one in batch.replaced}) > 1
+
+
+@pytest.mark.parametrize(("world", "num_workers", "start"), [(1, 2, 0), (2, 0, 0), (1, 0, 3)])
+def test_replacements_depend_on_seed_and_position_alone(
+    spoilt: Path, mended: list[ClipBatch], world: int, num_workers: int, start: int
+) -> None:
+    for rank in range(world):
+        with load(load_clips([spoilt]), start=start, rank=rank, world=world, num_workers=num_workers) as loader:
+            for found, wanted in zip(loader, mended[start:], strict=True):
+                assert found.keys == wanted.keys[rank::world]
+                ours = set(found.positions_B.tolist())
+                assert found.replaced == tuple(one for one in wanted.replaced if one.position in ours)
+                if world == 1:
+                    assert_same(found, wanted)
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_damage_reaches_the_trainer_as_one_line_in_its_turn(
+def test_a_lost_shard_reaches_the_trainer_as_one_line_in_its_turn(
     corpus: Path, tmp_path: Path, expected: list[ClipBatch], num_workers: int
 ) -> None:
+    """It says more about the disk than about its clips: nothing is replaced."""
     copy = Path(shutil.copytree(corpus, tmp_path / "copy"))
     clips = load_clips([copy])
-    victim = next(key for key in expected[1].keys if key not in expected[0].keys)
-    damage(copy, clips, victim)
+    first = next(index for index, batch in enumerate(expected) if set(batch.keys) & {"tiny-5", "tiny-6", "tiny-7"})
+    (copy / "shards" / "tiny-1.tar").unlink()
     loader = load(clips, num_workers=num_workers)
-    assert_same(next(loader), expected[0])
+    for wanted in expected[:first]:
+        assert_same(next(loader), wanted)
     with pytest.raises(DataError) as caught:
         next(loader)
     text = str(caught.value)
-    assert "\n" not in text
-    assert f"clip {victim} at offset" in text
-    assert f"run `endocorpus verify {copy}`" in text
+    assert "\n" not in text and "tiny-1.tar" in text and f"run `endocorpus verify {copy}`" in text
     assert caught.value.__cause__ is None
     assert next(loader, None) is None
     assert multiprocessing.active_children() == []
 
 
-def test_a_clip_that_cannot_be_decoded_is_named(clips: ClipSet) -> None:
+def test_where_all_clips_are_bad_none_is_taken(clips: ClipSet) -> None:
     longer = dataclasses.replace(clips, num_frames_N=clips.num_frames_N + np.int32(400))
-    with pytest.raises(DataError, match=r"tiny-\d\.tar: clip tiny-\d: the clip should have 4\d\d frames, but it ends"):
+    with pytest.raises(
+        DataError, match=r"tiny-\d\.tar: clip tiny-\d: the clip should have 4\d\d frames, but it ends.*no other clip"
+    ):
         list(load(longer))
 
 

@@ -76,15 +76,18 @@ class ClipSet:
             xxh3_128=self.digest_N16[row].tobytes(),
         )
 
-    def order_fingerprint(self, data: DataConfig) -> str:
+    def order_fingerprint(self, data: DataConfig, world: int) -> str:
         """xxh3-128, 32 hex digits, of all that an order is made of: `fingerprint`, and the shards if it goes by them.
 
         Args:
             data: with `block_shards` decided, see `decided`.
+            world: number of ranks, which only a sequential order depends on.
         """
-        if data.stream == "indexed" and not data.block_shards:
+        sequential = data.stream == "sequential"
+        if not (sequential or data.block_shards):
             return self.fingerprint
-        return xxhash.xxh3_128_hexdigest(self.fingerprint.encode() + self.shard_numbers().tobytes())
+        about = f"{self.fingerprint} {world if sequential else ''} ".encode()
+        return xxhash.xxh3_128_hexdigest(about + self.shard_numbers().tobytes())
 
     def shard_numbers(self) -> NDArray[np.int64]:
         """For every row the number of its shard, counted in the order in which rows name them, int64 [N].

@@ -18,6 +18,7 @@ from endofm.data.remote import RemoteFile, corpus_url, is_url, read_small, redac
 from endofm.data.settings import DataConfig
 
 _REMEDY = "copy the corpus there again"
+_FIRST_CONTACT = 30.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def open_place(place: Path | str, cache: ShardCache) -> Place:
         return Place(corpus.name, str(corpus.root), corpus.clips(), corpus.root / SHARDS)
     root = corpus_url(str(place))
     where = redacted(root)
-    text = read_small(root, DESCRIPTOR, retry_seconds=cache.retry_seconds)
+    # A misspelt host is no server to wait long for.
+    text = read_small(root, DESCRIPTOR, retry_seconds=min(cache.retry_seconds, _FIRST_CONTACT))
     descriptor = parse_descriptor(text, f"{where}/{DESCRIPTOR}", _REMEDY)
     listed = {str(tar["name"]): _file(root, f"{SHARDS}/{tar['name']}", tar) for tar in descriptor.get("shards", ())}
     try:

@@ -37,7 +37,7 @@ class Ahead:
     """Tells a prefetcher what the steps to come need, as the trainer gets there."""
 
     def __init__(self, clips: ClipSet, order: Order, cache: ShardCache, batch_size: int) -> None:
-        self._clips, self._order, self._batch_size = clips, order, batch_size
+        self._clips, self._order, self._room, self._batch_size = clips, order, cache.max_bytes, batch_size
         self._holds_until = 0
         self._prefetcher = Prefetcher(cache)
 
@@ -48,7 +48,9 @@ class Ahead:
         rows, self._holds_until = self._order.ahead(step * self._batch_size)
         named, first = np.unique(self._clips.shard_index_N[rows], return_index=True)
         shards = [self._clips.shards[index] for index in named[np.argsort(first)]]
-        self._prefetcher.want([shard for shard in shards if isinstance(shard, RemoteFile)])
+        remote = [shard for shard in shards if isinstance(shard, RemoteFile)]
+        fits = np.cumsum([shard.size for shard in remote]) <= self._room  # more would evict what comes first
+        self._prefetcher.want([shard for shard, keep in zip(remote, fits, strict=True) if keep])
 
     def close(self) -> None:
         """Fetch nothing more."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SCHEMES = ("http", "https", "s3")
 _SILENCE = timedelta(seconds=60)  # without a byte, after which a connection is given up
+_PASSING = {408, 425, 429}  # of the refusals, those that may end by themselves
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds between tries; doubled after each that brings nothing
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")  # as obstore looks for them
 
@@ -71,6 +72,8 @@ def corpus_url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme.lower() not in SCHEMES or not parts.netloc:
         raise UsageError(f"{redacted(text)}: not an address of a corpus; known are {', '.join(SCHEMES)} and folders")
+    if "@" in parts.path:
+        raise UsageError(f"{redacted(text)}: write %40 for an @ in an address, and %2F for a / in a password")
     if parts.query or parts.fragment:
         raise UsageError(
             f"{redacted(text)}: an address with a query, signed for instance, leads to one file, and a corpus is a "
@@ -81,7 +84,8 @@ def corpus_url(text: str) -> str:
 
 def redacted(text: str) -> str:
     """`text` with the credentials, queries and fragments of all addresses in it removed."""
-    return re.sub(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/@]*@)?([^\s?#]*)[?#]?[^\s]*", r"\1\2", text)
+    # Up to the last @, since a password may hold what should have been quoted.
+    return re.sub(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:\S*@)?([^\s?#]*)\S*", r"\1\2", text)
 
 
 def read_small(root: str, name: str, *, retry_seconds: float) -> bytes:
@@ -162,6 +166,7 @@ def _receive(
                 raise DataError(
                     f"{redacted(root)}/{name}: gave up after {retry_seconds:g} seconds without a new byte: {error}; "
                     "once the server is back the same command goes on (data.retry_seconds: how long to wait for it)"
+                    + _hint(root)
                 ) from None
             pause = min(_FIRST_PAUSE * 2 ** min(failures - 1, 16), _LONGEST_PAUSE, retry_seconds)
             time.sleep(pause * random.uniform(0.5, 1.0))  # or all ranks would come back at the same moment
@@ -185,6 +190,8 @@ def _blocks(root: str, name: str, have: int) -> Iterator[bytes | None]:
     except (PermissionDeniedError, UnauthenticatedError):
         raise DataError(f"{redacted(root)}/{name}: the server refuses access{_hint(root)}") from None
     except BaseError as error:
+        if (status := re.search(r"status code: ([34]\d\d)", str(error))) and int(status[1]) not in _PASSING:
+            raise DataError(f"{redacted(root)}/{name}: {_said(error)}{_hint(root)}") from None
         raise _AgainError(_said(error)) from None
 
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 from endocorpus.errors import DataError, UsageError
 from endofm.data.clips import ClipSet, load_clips
@@ -81,6 +83,27 @@ def test_a_server_that_drops_connections_changes_nothing(
     assert [path for path, _ in server.requests[before:] if path.endswith((".tar", ".parquet"))] == []
 
 
+def test_a_bucket(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        names = {"AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
+        for name, value in (names | {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}).items():
+            monkeypatch.setenv(name, value)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="hospital")
+        for path in many.rglob("*.*"):
+            client.upload_file(str(path), "hospital", f"corpora/many/{path.relative_to(many)}")
+        data = settings(tmp_path, block_shards=2)
+        clips = load_clips(["s3://hospital/corpora/many"], data=data)
+        with load(clips, data, num_workers=1) as loader:
+            for found, wanted in zip(loader, local(many, block_shards=2), strict=True):
+                assert_same(found, wanted)
+    finally:
+        server.stop()
+
+
 def test_a_cache_of_two_blocks_is_enough(many: Path, server: FileServer, tmp_path: Path) -> None:
     sizes = sorted(path.stat().st_size for path in (many / "shards").iterdir())
     table = (many / "clips.parquet").stat().st_size
@@ -150,4 +173,6 @@ def test_the_fingerprint_of_the_order_knows_the_shards(many: Path, tmp_path: Pat
         (DataConfig(block_shards=2), False),
         (DataConfig(stream="sequential"), False),
     ):
-        assert (one.order_fingerprint(data) == two.order_fingerprint(data)) == same
+        assert (one.order_fingerprint(data, 2) == two.order_fingerprint(data, 2)) == same
+        world_matters = data.stream == "sequential"
+        assert (one.order_fingerprint(data, 1) != one.order_fingerprint(data, 2)) == world_matters

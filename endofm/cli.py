@@ -11,13 +11,20 @@ from endocorpus.console import Commands, echo_json
 from endocorpus.errors import UsageError
 from endofm.cli_weights import weights
 
+
+def _place(value: str) -> str | Path:
+    """A folder, or an address. Neither is looked at before it is needed."""
+    return value if "://" in value else Path(value)
+
+
 corpus_option = click.option(
     "--corpus",
     "corpora",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_place,
+    metavar="FOLDER|ADDRESS",
     multiple=True,
     required=True,
-    help="Folder of a corpus; may be given several times.",
+    help="Folder of a corpus, or its address (https://..., s3://...); may be given several times.",
 )
 config_option = click.option(
     "--config",
@@ -49,14 +56,16 @@ def main() -> None:
 @config_option
 @set_option
 @click.option("--clips", "num_clips", type=click.IntRange(1, 64), default=4, show_default=True, help="How many.")
-def preview(corpora: tuple[Path, ...], out: Path, config_name: str, overrides: tuple[str, ...], num_clips: int) -> None:
+def preview(
+    corpora: tuple[Path | str, ...], out: Path, config_name: str, overrides: tuple[str, ...], num_clips: int
+) -> None:
     """Draw what the model sees: the views of the first clips, after all augmentation."""
     from endofm.config import load_config
     from endofm.preview import draw_views
 
     config = load_config(config_name, overrides)
     try:
-        note = draw_views(corpora, config.views, out, seed=config.run.seed, num_clips=num_clips)
+        note = draw_views(corpora, config.views, out, seed=config.run.seed, num_clips=num_clips, data=config.data)
     except OSError as error:
         raise UsageError(f"{out}: cannot be written: {error.strerror}") from None
     if note:
@@ -74,16 +83,26 @@ def preview(corpora: tuple[Path, ...], out: Path, config_name: str, overrides: t
     type=click.Path(dir_okay=False, path_type=Path),
     help="A file of `endocorpus mix --out`: its clips alone, as often as it says.",
 )
+@click.option(
+    "--stream",
+    type=click.Choice(["indexed", "sequential"]),
+    help="Any clip at any time, or shards from front to back; the same as --set data.stream=.",
+)
 @config_option
 @set_option
 def pretrain(
-    corpora: tuple[Path, ...], run_dir: Path | None, mix: Path | None, config_name: str, overrides: tuple[str, ...]
+    corpora: tuple[Path | str, ...],
+    run_dir: Path | None,
+    mix: Path | None,
+    stream: str | None,
+    config_name: str,
+    overrides: tuple[str, ...],
 ) -> None:
     """Pre-train, or go on with a run that was interrupted: the same command. Several processes: under torchrun."""
     from endofm.config import load_config
     from endofm.pretrain import pretrain as run_pretraining
 
-    config = load_config(config_name, overrides)
+    config = load_config(config_name, [*overrides, *([f"data.stream={stream}"] if stream else [])])
     run_dir = run_dir or Path("runs") / Path(config_name).stem
     result = run_pretraining(config, corpora, run_dir, mix=mix)
     if result.backbone is None:

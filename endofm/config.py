@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from endocorpus.errors import UsageError
 from endocorpus.settings import Settings, load_settings
 from endofm.data.sampler import MAX_SEED
+from endofm.data.settings import DataConfig
 from endofm.data.views import ViewConfig
 from endofm.distributed import DeviceChoice, Sharding
 from endofm.models import ModelConfig
@@ -20,6 +21,11 @@ from endofm.optim import Length, OptimConfig
 
 UNCOMPARED = frozenset(
     {
+        "data.bad_clips_allowed",
+        "data.cache_dir",
+        "data.cache_gb",
+        "data.exclude",  # what it leaves is compared with the clips
+        "data.retry_seconds",
         "run.num_workers",
         "run.checkpoint_every",
         "run.keep_checkpoints",
@@ -76,6 +82,7 @@ class PretrainConfig(Settings):
     model: ModelConfig = ModelConfig()
     objective: DinoConfig = DinoConfig()
     optim: OptimConfig = OptimConfig()
+    data: DataConfig = DataConfig()
     run: RunConfig = RunConfig()
 
     @model_validator(mode="after")

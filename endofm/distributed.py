@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -28,6 +28,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from endocorpus.errors import UsageError
 from endofm.models.flops import peak_flops_per_second
+
+T = TypeVar("T")
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 Sharding = Literal["none", "full"]
@@ -110,13 +112,13 @@ def all_reduce_mean_(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def gather_keys(keys: Sequence[str]) -> list[str]:
-    """The keys of all processes, in rank order; each must call."""
+def gathered(values: Sequence[T]) -> list[T]:
+    """The values of all processes, in rank order; each must call."""
     if not dist.is_initialized():
-        return list(keys)
-    gathered: list[Sequence[str]] = [()] * dist.get_world_size()
-    dist.all_gather_object(gathered, tuple(keys))
-    return [key for part in gathered for key in part]
+        return list(values)
+    parts: list[Sequence[T]] = [()] * dist.get_world_size()
+    dist.all_gather_object(parts, tuple(values))
+    return [value for part in parts for value in part]
 
 
 def data_parallel(module: nn.Module, world: World, sharding: Sharding, units: Sequence[nn.Module]) -> nn.Module:

@@ -27,14 +27,17 @@ from endofm import checkpoint as ckpt
 from endofm.config import PretrainConfig
 from endofm.data.clips import ClipSet, load_clips
 from endofm.data.loader import make_loader
+from endofm.data.quarantine import Replaced
+from endofm.data.settings import decided
+from endofm.data.tally import Tally, counted
 from endofm.data.views import ClipBatch, apply_views, told_of_short_clips
 from endofm.distributed import (
     World,
     all_reduce_mean_,
     barrier,
     data_parallel,
-    gather_keys,
     gather_rows,
+    gathered,
     gradients_stay_local,
     join_world,
     whole,
@@ -76,7 +79,7 @@ class PretrainResult:
 
 def pretrain(
     config: PretrainConfig,
-    corpora: Sequence[Path],
+    corpora: Sequence[Path | str],
     run_dir: Path,
     *,
     mix: Path | None = None,
@@ -86,14 +89,15 @@ def pretrain(
 
     Args:
         config: what to compute; see `endofm.config.load_config`.
-        corpora: corpus folders to train on; their order is part of the data order.
+        corpora: folders or addresses to train on; their order is part of the data order.
         run_dir: made if need be; if it holds checkpoints of the same run, that run goes on.
         mix: which of their clips, and how often; all of them, once an epoch, if None. See `load_clips`.
         console: where a line is printed now and then; standard error if None.
 
     Raises:
         UsageError: the configuration does not fit the clips, the processes, or the checkpoint in `run_dir`.
-        DataError: a corpus, mixture or checkpoint cannot be used, a file cannot be written, or training has diverged.
+        DataError: a corpus, mixture or checkpoint cannot be used, too many clips are bad, a server is gone for longer
+            than the configuration says, a file cannot be written, or training has diverged.
     """
     console = console or Console(stderr=True, markup=False, highlight=False)
     if any((run_dir / name).exists() for name in (DESCRIPTOR, SHARDS)):
@@ -104,7 +108,7 @@ def pretrain(
         stop_on_signals(console) as stop,
     ):
         # What is refused here leaves no folder.
-        run = _assemble(config, load_clips(corpora, mix), run_dir, world, console)
+        run = _assemble(config, load_clips(corpora, mix, config.data), run_dir, world, console)
         with sole_writer(run_dir, world):
             start_step = resume(run)
             steps = _train(run, start_step, stop)
@@ -114,6 +118,7 @@ def pretrain(
 
 
 def _assemble(config: PretrainConfig, clips: ClipSet, run_dir: Path, world: World, console: Console) -> Run:
+    config = config.model_copy(update={"data": decided(config.data, is_remote=clips.is_remote)})
     batch_size = config.run.batch_size
     if batch_size % (world.size * config.run.accumulate):
         shares = f"{world.size} processes" + (f" in {config.run.accumulate} parts" if config.run.accumulate > 1 else "")
@@ -133,6 +138,7 @@ def _assemble(config: PretrainConfig, clips: ClipSet, run_dir: Path, world: Worl
 def _train(run: Run, start_step: int, stop: Stop) -> int:
     """The loop. Returns the number of steps done: all of them, unless `stop` was set on any process."""
     config, world = run.config.run, run.world
+    tally = Tally(run.run_dir, run.clips, world, start_step, run.config.data)
     loader = make_loader(
         run.clips,
         run.config.views,
@@ -144,6 +150,7 @@ def _train(run: Run, start_step: int, stop: Stop) -> int:
         world=world.size,
         num_workers=_workers(config.num_workers),
         pin_memory=world.device.type == "cuda",
+        data=run.config.data,
     )
     log = _open_log(run, start_step)
     pending: list[Step] = []
@@ -157,6 +164,9 @@ def _train(run: Run, start_step: int, stop: Stop) -> int:
             if not (saving or done % _settle_every(run) == 0):
                 continue
             rows, stopping = settle(pending, stop)
+            for step, row in zip(pending, rows, strict=True):
+                for told in tally.note(step.number, row, step.replaced):
+                    run.say(f"step {step.number}: {told}")
             stop.step_seconds = log.steps(rows, loader.waited_seconds)
             for step, row in zip(pending, rows, strict=True):
                 for warning in (*skips.count(step, row), *alarms.hear(row)):
@@ -230,13 +240,17 @@ class Step:
         number: of the step, from 0.
         known: numbers that are the same on all processes.
         measures: scalars of this process, still on the device.
+        counts: what this process adds to the sums over the run.
         keys: of this process's clips.
+        replaced: the bad ones among them.
     """
 
     number: int
     known: dict[str, float]
     measures: dict[str, Tensor]
+    counts: dict[str, float]
     keys: tuple[str, ...]
+    replaced: tuple[Replaced, ...]
 
 
 def train_step(run: Run, batch: ClipBatch, number: int) -> Step:
@@ -265,7 +279,8 @@ def train_step(run: Run, batch: ClipBatch, number: int) -> Step:
     loss = torch.stack([output.loss.detach() for output in outputs]).mean()
     monitors = {key: torch.stack([output.monitors[key] for output in outputs]).mean() for key in outputs[0].monitors}
     known = {"step": number, **rates, **outputs[0].constants, **measured}
-    return Step(number, known, {"loss": loss, "grad_norm": grad_norm, **monitors}, batch.keys)
+    measures = {"loss": loss, "grad_norm": grad_norm, **monitors}
+    return Step(number, known, measures, counted(batch, run.clips), batch.keys, batch.replaced)
 
 
 def _backward(run: Run, views: Sequence[Tensor], number: int) -> list[LossOutput]:
@@ -292,9 +307,12 @@ def settle(pending: Sequence[Step], stop: threading.Event) -> tuple[list[dict[st
     """
     measures = torch.stack([torch.stack([value.float() for value in step.measures.values()]) for step in pending])
     asked = torch.full_like(measures[:1, :1], float(stop.is_set()))
-    everything = all_reduce_mean_(torch.cat([asked.flatten(), measures.flatten()])).tolist()
+    counts = measures.new_tensor([list(step.counts.values()) for step in pending])
+    everything = all_reduce_mean_(torch.cat([asked.flatten(), measures.flatten(), counts.flatten()])).tolist()
     wants, values = everything[0] > 0, iter(everything[1:])
     rows = [step.known | {key: next(values) for key in step.measures} for step in pending]
+    for step, row in zip(pending, rows, strict=True):
+        row |= {key: next(values) for key in step.counts}
     return rows, wants
 
 
@@ -315,7 +333,7 @@ class Skips:
             return []
         self.in_a_row += 1
         if self.in_a_row > self.allowed:
-            keys = ", ".join(gather_keys(step.keys))
+            keys = ", ".join(gathered(step.keys))
             raise DataError(
                 f"step {step.number}: the loss is {row['loss']}, its gradient's norm {row['grad_norm']}, in "
                 f"{self.in_a_row} steps in a row; clips: {keys}. The weights are those of before; go on from the last "
@@ -329,7 +347,8 @@ def _export(run: Run) -> Path:
     state = whole_module_state(run.objective.encoder)
     if run.world.is_main:
         provenance = {
-            "config": run.config.model_dump(mode="json"),
+            # Paths of this machine are nobody's business, and no part of the result.
+            "config": run.config.model_dump(mode="json", exclude={"data": {"cache_dir", "exclude"}}),
             "clips": run.clips.fingerprint,
             "steps": run.total_steps,
         }

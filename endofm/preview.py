@@ -16,7 +16,9 @@ from endocorpus.errors import UsageError
 from endofm.data.batches import load_batch, plan_clip
 from endofm.data.clips import ClipSet, load_clips
 from endofm.data.decode import decode_frames
-from endofm.data.sampler import ClipSampler
+from endofm.data.loader import make_order
+from endofm.data.places import shard_cache
+from endofm.data.settings import DataConfig, decided
 from endofm.data.stream import ShardReader
 from endofm.data.views import View, ViewConfig, ViewPlan, apply_views, told_of_short_clips
 
@@ -37,18 +39,27 @@ _COLOURS = (
 )  # fmt: skip
 
 
-def draw_views(corpora: Sequence[Path], config: ViewConfig, out: Path, *, seed: int, num_clips: int) -> str:
+def draw_views(
+    corpora: Sequence[Path | str],
+    config: ViewConfig,
+    out: Path,
+    *,
+    seed: int,
+    num_clips: int,
+    data: DataConfig | None = None,
+) -> str:
     """Write a PNG of the views that training with this seed makes of its first clips.
 
     One block a clip: frames of the source, its middle frame with the crop of every view, then a row for every view with
     all its frames as `apply_views` returns them, de-normalised.
 
     Args:
-        corpora: corpus folders, as for training.
+        corpora: folders or addresses, as for training.
         config: the recipe.
         out: the PNG; replaced if it exists.
         seed: the run's seed.
         num_clips: blocks, at least 1; all clips where there are fewer.
+        data: how training reads and shuffles them; as by default if None.
 
     Returns:
         A sentence on clips that are too short for the views, of all there are; empty if none is.
@@ -61,11 +72,12 @@ def draw_views(corpora: Sequence[Path], config: ViewConfig, out: Path, *, seed: 
         raise UsageError(f"{out}: the views are drawn as a PNG; name a file that ends in .png")
     if num_clips < 1:
         raise UsageError(f"the number of clips must be at least 1, got {num_clips}")
-    clips = load_clips(corpora)
+    clips = load_clips(corpora, data=data)
+    data = decided(data or DataConfig(), is_remote=clips.is_remote)
     count = min(num_clips, len(clips))
-    sampler = ClipSampler(len(clips), count, seed)
+    sampler = make_order(clips, data, batch_size=count, seed=seed)
     positions = sampler.positions(0)
-    with ShardReader() as reader:
+    with ShardReader(shard_cache(data)) as reader:
         blocks = [
             _draw_clip(clips, row, position, config, seed, reader)
             for row, position in zip(sampler.rows_at(positions).tolist(), positions.tolist(), strict=True)

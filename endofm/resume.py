@@ -55,7 +55,7 @@ def save(run: Run, step: int) -> None:
         content = ckpt.Checkpoint(
             step=step,
             config=run.config.model_dump(mode="json"),
-            clips=run.clips.fingerprint,
+            clips=run.order_fingerprint,
             objective=objective,
             optimizer=optimizer,
             health=run.health.state_dict(),
@@ -84,10 +84,13 @@ def _refuse_another_run(path: Path, saved: ckpt.Checkpoint, run: Run) -> None:
                 f"{path}: begun with {key} = {before.get(key)!r}, and now it is {now.get(key)!r}; "
                 "go on with the same configuration, or use another folder"
             )
-    if saved.clips != run.clips.fingerprint:
+    if saved.clips != run.order_fingerprint:
+        data = run.config.data
+        also = ", of the same shards" if data.block_shards else ""
+        also = ", of the same shards, in as many processes" if data.stream == "sequential" else also
         raise UsageError(
             f"{path}: begun with other clips: {_what_changed(run)}; "
-            "go on with the same corpora in the same order and the same mixture, or use another folder"
+            f"go on with the same corpora in the same order and the same mixture{also}, or use another folder"
         )
 
 

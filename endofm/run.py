@@ -36,6 +36,11 @@ class Run:
     health: Health
 
     @property
+    def order_fingerprint(self) -> str:
+        """Of the clips and the order in which they come."""
+        return self.clips.order_fingerprint(self.config.data, self.world.size)
+
+    @property
     def total_steps(self) -> int:
         return self.schedule.horizon.total_steps
 

@@ -82,12 +82,7 @@ def make_loader(
         raise UsageError(f"num_workers must be at least 0, got {num_workers}")
     positions_of(batch_size, start_step, rank, world)  # fails here, not in a worker, where the shares do not work out
     data = decided(data or DataConfig(), is_remote=clips.is_remote)
-    order: ClipSampler | SequentialSampler
-    if data.stream == "sequential":
-        order = SequentialSampler(clips, batch_size, seed, rank, world, data.shuffle_buffer)
-    else:
-        blocks = Blocks(clips.shard_numbers(), data.block_shards) if data.block_shards else None
-        order = ClipSampler(len(clips), batch_size, seed, blocks)
+    order = make_order(clips, data, batch_size=batch_size, seed=seed, rank=rank, world=world)
     cache = shard_cache(data)
     ahead = None
     if clips.is_remote:
@@ -96,6 +91,20 @@ def make_loader(
         ahead = Ahead(clips, order, cache, batch_size) if num_workers else None
     wanted = range(start_step, stop_step)
     return ClipLoader(_Steps(clips, views, order, rank, world, wanted, cache), wanted, num_workers, pin_memory, ahead)
+
+
+def make_order(
+    clips: ClipSet, data: DataConfig, *, batch_size: int, seed: int, rank: int = 0, world: int = 1
+) -> ClipSampler | SequentialSampler:
+    """Which clip comes when, by settings that are `decided`. Only a sequential order depends on the rank.
+
+    Raises:
+        UsageError: numbers that do not fit together.
+    """
+    if data.stream == "sequential":
+        return SequentialSampler(clips, batch_size, seed, rank, world, data.shuffle_buffer)
+    blocks = Blocks(clips.shard_numbers(), data.block_shards) if data.block_shards else None
+    return ClipSampler(len(clips), batch_size, seed, blocks)
 
 
 class ClipLoader(Iterator[ClipBatch]):

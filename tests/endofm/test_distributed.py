@@ -15,7 +15,7 @@ from torch import Tensor
 from endocorpus.errors import UsageError
 from endofm.checkpoint import latest_checkpoint, load_checkpoint
 from endofm.config import load_config
-from endofm.distributed import World, all_reduce_mean_, data_parallel, gather_keys, join_world
+from endofm.distributed import World, all_reduce_mean_, data_parallel, gathered, join_world
 from endofm.pretrain import pretrain
 
 SETTINGS = (
@@ -154,7 +154,7 @@ def test_alone_in_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
         layer = torch.nn.Linear(1, 1)
         assert data_parallel(layer, world, "full", []) is layer
     assert all_reduce_mean_(torch.tensor([1.0, 3.0])).tolist() == [1.0, 3.0]
-    assert gather_keys(("a", "b")) == ["a", "b"]
+    assert gathered(("a", "b")) == ["a", "b"]
 
 
 def test_processes_that_cannot_meet_are_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:

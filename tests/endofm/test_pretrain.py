@@ -115,6 +115,8 @@ def test_a_run_leaves_what_it_promises(straight: Path) -> None:
     assert [row["step"] for row in rows] == list(range(20))
     for key in ("loss", "lr", "weight_decay", "ema", "teacher_entropy", "feature_spread", "grad_norm"):
         assert all(key in row for row in rows), key
+    assert [row["clips_seen/tiny"] for row in rows] == [4.0 * step for step in range(1, 21)]
+    assert {row["bad_clips"] for row in rows} == {0.0}
     timed = json.loads((straight / "metrics.jsonl").read_text().splitlines()[0])
     assert timed.keys() >= TIMING
     teacher = {key: value for key, value in state(straight)["objective"].items() if key.startswith("teacher.backbone.")}

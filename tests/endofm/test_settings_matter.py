@@ -68,6 +68,10 @@ OTHERWISE = {
     "optim.final_weight_decay": "0.9",
     "optim.decay_tables": "true",
     "optim.clip_norm": "1e-3",
+    "data.stream": "sequential",
+    "data.block_shards": "1",
+    "data.shuffle_buffer": "1",
+    "data.exclude": "no.txt",
     "run.length": "5 steps",
     "run.batch_size": "2",
     "run.seed": "1",
@@ -81,7 +85,13 @@ OTHERWISE = {
     "run.health_every": "2",
     "run.tensorboard": "true",
 }
+# What only matters beside another setting, on both sides of the comparison.
+BESIDE = {"data.shuffle_buffer": ("data.stream=sequential",)}
 SHOWN_ELSEWHERE = {
+    "data.bad_clips_allowed": "test_streamed_runs.py: test_bad_clips_beyond_what_is_allowed_stop_the_run",
+    "data.cache_dir": "test_streamed_runs.py: test_a_run_from_a_server_that_drops_connections_is_the_local_run",
+    "data.cache_gb": "test_streamed_runs.py: test_a_cache_too_small_is_refused",
+    "data.retry_seconds": "test_streamed_runs.py: test_a_server_that_goes_away_is_one_line",
     "run.sharding": "test_distributed.py: test_full_sharding_divides_what_is_held",
     "run.wandb": "test_sinks.py: test_weights_and_biases_keep_one_run",
     "run.skipped_steps": "test_pretrain.py: test_a_step_that_is_no_number_moves_nothing",
@@ -149,7 +159,9 @@ def test_every_setting_does_something(
     corpus: Path, tmp_path: Path, as_it_is: object, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     assert key in OTHERWISE, f"{key} is new: give it another value in OTHERWISE, by which it shows that it matters"
-    assert observe(corpus, tmp_path, monkeypatch, f"{key}={OTHERWISE[key]}") != as_it_is
+    beside = BESIDE.get(key, ())
+    compared = observe(corpus, tmp_path / "beside", monkeypatch, *beside) if beside else as_it_is
+    assert observe(corpus, tmp_path / "run", monkeypatch, *beside, f"{key}={OTHERWISE[key]}") != compared
 
 
 def test_no_setting_is_listed_that_is_gone() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -40,7 +42,11 @@ def stop_on_signals(console: Console) -> Iterator[Stop]:
         stop.set()
         restore()
         about = f" (about {math.ceil(stop.step_seconds)} s)" if stop.step_seconds else ""
-        console.print(f"stopping after this step with a checkpoint{about}; once more to stop at once", soft_wrap=True)
+        text = f"stopping after this step with a checkpoint{about}; once more to stop at once"
+        try:
+            console.print(text, soft_wrap=True)
+        except RuntimeError:  # the signal came while a line was being written, which cannot be done inside itself
+            os.write(sys.stderr.fileno(), f"{text}\n".encode())
 
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}
     for number in before:

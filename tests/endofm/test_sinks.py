@@ -44,6 +44,7 @@ def test_a_run_for_tensorboard(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_weights_and_biases_keep_one_run(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="a large package, and not one that the project needs")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     for length in ("3 steps", "3 steps"):

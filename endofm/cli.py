@@ -114,6 +114,16 @@ def pretrain(
 
 
 @main.command()
+@click.argument("run_dir", metavar="RUN", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: RUN/report.html.")
+def report(run_dir: Path, out: Path | None) -> None:
+    """Draw the curves of a run, finished or not, into one HTML page, after what went wrong in words."""
+    from endofm.report import write_report
+
+    click.echo(f"report: {write_report(run_dir, out)}")
+
+
+@main.command()
 @click.argument("config_name", metavar="[NAME]", default="endofm")
 @set_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

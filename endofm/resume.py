@@ -11,6 +11,7 @@ import torch
 
 from endocorpus.corpus.files import atomic_file
 from endocorpus.errors import UsageError
+from endocorpus.settings import to_toml
 from endofm import checkpoint as ckpt
 from endofm.config import UNCOMPARED
 from endofm.distributed import barrier, load_whole_state_, whole_state
@@ -65,7 +66,7 @@ def save(run: Run, step: int) -> None:
 
 
 def _begin(run: Run) -> None:
-    """Leave a note of the corpora for whoever looks into the folder, and for the day on which they have changed."""
+    """Note corpora and configuration for whoever looks into the folder, and for the day on which they have changed."""
     if (run.run_dir / "metrics.jsonl").exists() and (run.run_dir / "backbone.safetensors").exists():
         raise UsageError(
             f"{run.run_dir}: holds a finished run without its checkpoints, which would be overwritten; "
@@ -74,6 +75,8 @@ def _begin(run: Run) -> None:
     if run.world.is_main:
         with atomic_file(run.run_dir / _CORPORA) as file:
             file.write(json.dumps(dict(run.clips.corpora), indent=2).encode() + b"\n")
+        with atomic_file(run.run_dir / "config.toml") as file:
+            file.write(to_toml(run.config).encode())
 
 
 def _refuse_another_run(path: Path, saved: ckpt.Checkpoint, run: Run) -> None:

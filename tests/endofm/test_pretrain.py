@@ -124,7 +124,7 @@ def test_a_run_leaves_what_it_promises(straight: Path) -> None:
     assert_same_bits(teacher, exported)
     found = {str(path.relative_to(straight)) for path in straight.rglob("*") if path.is_file()}
     checkpoints = {f"checkpoints/step-000000{step}.pt" for step in (10, 20)}
-    assert found == {"metrics.jsonl", "corpora.json", "backbone.safetensors", "lock"} | checkpoints
+    assert found == {"metrics.jsonl", "corpora.json", "config.toml", "backbone.safetensors", "lock"} | checkpoints
 
 
 def test_the_student_comes_to_agree_with_the_teacher(corpus: Path, tmp_path: Path) -> None:

@@ -175,6 +175,7 @@ class RunLog:
             f"step {done}/{self._total_steps}  loss {row['loss']:.4f}  lr {row['lr']:.2e}  "
             f"{clips_per_s:.1f} clips/s  {share:.0%} waiting for data  {duration(elapsed)}{left}",
             highlight=False,
+            soft_wrap=True,  # one line for a file to which it is written
         )
         self._told = self._started
         self._steps, self._seconds, self._waited = 0, 0.0, 0.0

@@ -52,6 +52,7 @@ class Entry:
     labels: Mapping[str, tuple[str, ...]]  # codes by the label's name
     clips: tuple[Clip, ...]
     media: str | None = None  # xxh3-128 of its files, 32 hex digits; None where the source is private
+    others_lost: bool = False  # whether other recordings were left out of its corpus
     component: int = -1
     common_group: str = ""
 
@@ -136,6 +137,7 @@ def _members(corpus: Corpus) -> list[Entry]:
             labels=_codes(row["labels"]),
             clips=tuple(sorted(clips[row["recording_id"]], key=lambda clip: clip.key)),
             media=row["media_xxh3_128"],
+            others_lost=corpus.descriptor["counts"]["excluded_recordings"] > 0,
         )
         for row in sorted(rows, key=lambda row: str(row["recording_id"]))
     ]
@@ -153,7 +155,6 @@ def _join(found: Sequence[Entry]) -> tuple[Entry, ...]:
     """Number the components: recordings with a group, their files' bytes or a clip's in common, in however many steps.
 
     Clips tell of private sources, too; files, of recordings that were cut otherwise.
-
 
     A group of an owner's corpus is an id that begins with the corpus's name, so it never meets another corpus's.
     """

@@ -1,8 +1,9 @@
 """What a training set must not hold: the recordings of a source, or of one side of a split, wherever else they stand.
 
 What edges say counts whatever its certainty, and needs no corpus of the source in question: the edges give the names
-that its cases may have. Where its corpora are at hand, a case that they put on another side only is free, and what
-they know beyond the edges counts too: their own leak groups, and files or clips of equal bytes.
+that its cases may have. A case counts as held out until something says that it stands on other sides only: the names
+that its recordings can have, where the split goes by names, or a list, where it goes by lists. What corpora of the
+source know beyond the edges counts too: their own leak groups, and files or clips of equal bytes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from endocorpus.vocabulary import load_vocabulary
 
 WHOLE_SET: tuple[Kind, ...] = ("identical", "contains")
 """Kinds of edges between whole sets that leave no case in doubt; the others leave open which cases are meant."""
+_UNLISTED = "it may be held out itself: no list at hand puts it on another side"
 _ONE_GROUP = "The corpora put them into one leak group: equal bytes, or one examination."
 
 
@@ -51,12 +53,13 @@ class Finding:
 class Watch:
     """Held-out data together with what corpora tell about it.
 
-    `sides` are those of the cases of which a corpus tells them, `components` the numbers that `take_census` gave the
-    held-out recordings at hand, with the name of one of each.
+    `sides` are those of the cases of which they are known; any other case of the source may be held out. `components`
+    are the numbers that `take_census` gave the held-out recordings at hand, with the name of one of each.
     """
 
     held: HeldOut
     sides: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by folded name of the case
+    lists_at_hand: bool = False  # whether a corpus has recordings on each of the sides that are held out
     components: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -94,10 +97,16 @@ def sides_of(split: Split) -> tuple[str, ...]:
 def watch(held: HeldOut, entries: Iterable[Entry]) -> Watch:
     """Learn from the recordings of the source, in whatever corpus they are."""
     of_source = [entry for entry in entries if entry.source == held.source]
-    sides = _sides(held, of_source)
+    sides: Mapping[str, frozenset[str]] = {}
+    listed = False
+    if held.split is not None and held.split.by_label is not None:
+        sides, listed = _sides_by_list(held, held.split, of_source)
+    elif held.split is not None:
+        sides = _sides_by_name(held.split, [(fold(entry.case), entry.row().leak_group) for entry in of_source])
     return Watch(
         held=held,
         sides=sides,
+        lists_at_hand=listed,
         components={
             entry.component: f"{entry.corpus}: {entry.recording_id}"
             for entry in reversed(of_source)
@@ -114,7 +123,7 @@ def case_leaks(watched: Watch, entry: Entry, own_groups: Sequence[str]) -> Findi
     """
     held = watched.held
     found = [
-        _by_edges(held, entry, member, group)
+        _by_edges(watched, entry, member, group)
         for group in sorted(own_groups, key=lambda group: (group != entry.own_group, group))
         for member in members(group)
         if member.source == held.source and _may_be_held(watched, member, group)
@@ -144,44 +153,70 @@ def set_leaks(held: HeldOut, source: str) -> tuple[Finding, ...]:
 
 
 def unknown_sides(watched: Watch) -> bool:
-    """Whether nothing tells which cases are held out, so that any case of the source has to be taken for one."""
+    """Whether lists would tell which cases are held out, and none at hand does: any case has to be taken for one."""
     split = watched.held.split
-    seen = any(sides & set(watched.held.sides) for sides in watched.sides.values())
-    return split is not None and not seen and not _tells_sides(split)
+    return split is not None and split.by_label is not None and not watched.lists_at_hand
 
 
-def _sides(held: HeldOut, entries: Sequence[Entry]) -> dict[str, frozenset[str]]:
-    if held.split is None:
-        return {}
-    assigned = assign(_unchecked(held.split), [entry.row() for entry in entries])
-    found: dict[str, set[str]] = defaultdict(set)
+def _sides_by_list(held: HeldOut, split: Split, entries: Iterable[Entry]) -> tuple[dict[str, frozenset[str]], bool]:
+    """The sides that lists tell, by folded name of the case, and whether any corpus has the lists that are needed.
+
+    A corpus that has no recording on one of the held-out sides may lack its list, and the list of another corpus may
+    be of other recordings: such a corpus can say that a case is held out, and never that one is not. Nor can one that
+    lost recordings, where a case has several. Where a list does not name a case, that says nothing.
+    """
+    found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    lost: set[str] = set()
     for entry in entries:
-        found[fold(entry.case)] |= set(assigned[entry.name if held.split.unit == "recording" else entry.case])
-    # Where the lists are not at hand nobody has a label, and that says nothing; where they are, it says "on no side".
-    told = held.split.by_label is None or any(sides & set(held.sides) for sides in found.values())
-    return {case: frozenset(sides) for case, sides in found.items() if sides or told}
+        found[entry.corpus][fold(entry.case)] |= set(entry.labels.get(split.by_label or "", ()))
+        if entry.others_lost and _units(split, fold(entry.case)) is None:
+            lost.add(entry.corpus)
+    told: dict[str, set[str]] = defaultdict(set)
+    listed = False
+    for corpus, cases in found.items():
+        knows = corpus not in lost and set(held.sides) <= set().union(*cases.values())
+        listed |= knows
+        for case, sides in cases.items():
+            told[case] |= sides if knows else sides & set(held.sides)
+    return {case: frozenset(sides) for case, sides in told.items() if sides}, listed
+
+
+def _sides_by_name(split: Split, cases: Iterable[tuple[str, str]]) -> dict[str, frozenset[str]]:
+    """The sides of cases, given with the leak groups that they are dealt out by; of those whose names tell them.
+
+    All cases of a group have to be asked together, because a pattern takes its whole group along.
+    """
+    cases = list(cases)
+    units = {case: found for case, _ in cases if (found := _units(split, case)) is not None}
+    rows = [Row(recording=unit, case=case, leak_group=group) for case, group in cases for unit in units.get(case, ())]
+    assigned = assign(_unchecked(split), rows)
+    return {case: frozenset(side for unit in found for side in assigned[unit]) for case, found in units.items()}
+
+
+def _units(split: Split, case: str) -> tuple[str, ...] | None:
+    """All names that a split may have for a case: its own, or those of the recordings that it can have, at hand or
+    not. None where the name of a recording says more than that of its case."""
+    if split.unit == "case":
+        return (case,)
+    names: dict[str, None] = {}
+    for rule in load_source(split.source).layout:
+        if isinstance(rule, Videos | FrameFolders):
+            before, inside, after = rule.recording.partition(rule.case)
+            if not inside or "{" in before + after:
+                return None
+            names[before + case + after] = None
+    return tuple(names)
 
 
 def _may_be_held(watched: Watch, member: Member, group: str) -> bool:
     split, sides = watched.held.split, set(watched.held.sides)
     if split is None or member.case is None:
         return True
-    if member.case in watched.sides:
-        return bool(watched.sides[member.case] & sides)
-    if not _tells_sides(split):
-        return True
-    # A pattern takes its whole group along, so all cases that the group may have are asked together.
-    names = [each.case for each in members(group) if each.source == split.source and each.case is not None]
-    assigned = assign(_unchecked(split), [Row(recording=name, case=name, leak_group=group) for name in names])
-    return bool(set(assigned[member.case]) & sides)
-
-
-def _tells_sides(split: Split) -> bool:
-    """Whether the name of a case is enough to know its side: no label is asked, and units are named as cases are."""
-    if split.by_label is not None:
-        return False
-    rules = [rule for rule in load_source(split.source).layout if isinstance(rule, Videos | FrameFolders)]
-    return split.unit == "case" or all(rule.recording == rule.case for rule in rules)
+    told = watched.sides
+    if member.case not in told and split.by_label is None:
+        names = [each.case for each in members(group) if each.source == split.source and each.case is not None]
+        told = _sides_by_name(split, [(name, group) for name in names])
+    return bool(told.get(member.case, sides) & sides)
 
 
 def _unchecked(split: Split) -> Split:
@@ -189,12 +224,14 @@ def _unchecked(split: Split) -> Split:
     return split.model_copy(update={"leaky": True})
 
 
-def _by_edges(held: HeldOut, entry: Entry, member: Member, group: str) -> Finding:
-    own = entry.own_group == group
+def _by_edges(watched: Watch, entry: Entry, member: Member, group: str) -> Finding:
+    held, own = watched.held, entry.own_group == group
     path = dict.fromkeys((*member.edges, *(path_to_end(entry.source, entry.case) if own else ())))
     there = f"{member.source}/{member.case or '*'}"
     if own and (member.source, member.case) == (entry.source, fold(entry.case)):
-        return Finding(of=held.spelt, kind="itself", certainty=None, evidence="it is held out itself", through=there)
+        unlisted = held.split is not None and held.split.by_label is not None and member.case not in watched.sides
+        evidence = _UNLISTED if unlisted else "it is held out itself"
+        return Finding(of=held.spelt, kind="itself", certainty=None, evidence=evidence, through=there)
     said = [edge.evidence for edge in path] + ([] if own and path else [_ONE_GROUP])
     return Finding(
         of=held.spelt,

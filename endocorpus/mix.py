@@ -257,8 +257,8 @@ def _warnings(corpora: Iterable[Corpus], choices: Sequence[Choice], watches: Ite
         held = watched.held
         if unknown_sides(watched):
             told.append(
-                f"{held.spelt}: no corpus at hand tells which cases of {held.source} stand there, so every case does "
-                "of which nobody says otherwise; give a corpus that has the lists with --against"
+                f"{held.spelt}: no corpus at hand tells which cases of {held.source} stand there, so all of them may; "
+                "give a corpus that has all its lists and recordings with --against"
             )
         for source, entries in sorted(kept.items()):
             clips = sum(len(entry.clips) for entry in entries)

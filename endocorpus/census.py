@@ -18,7 +18,6 @@ from endocorpus.corpus.manifest import Corpus, named_corpus
 from endocorpus.corpus.splits import Row
 from endocorpus.errors import DataError
 from endocorpus.leaks import leak_group
-from endocorpus.naming import make_id
 
 READY = "ready"  # other states are tombstones
 
@@ -52,6 +51,7 @@ class Entry:
     labels: Mapping[str, tuple[str, ...]]  # codes by the label's name
     clips: tuple[Clip, ...]
     media: str | None = None  # xxh3-128 of its files, 32 hex digits; None where the source is private
+    links: tuple[str, ...] = ()  # hashes of what joins recordings of one source
     others_lost: bool = False  # whether other recordings were left out of its corpus
     component: int = -1
     common_group: str = ""
@@ -122,8 +122,6 @@ def _members(corpus: Corpus) -> list[Entry]:
         row["recording_id"]: leak_group(row["source"], row["case_name"]) if published else str(row["leak_group"])
         for row in rows
     }
-    parts = [(group, *group.split("/", 1)) for group in sorted(own.values())] if published else []
-    names = {make_id(prefix, case): group for group, prefix, case in parts}
     return [
         Entry(
             corpus=corpus.name,
@@ -133,10 +131,11 @@ def _members(corpus: Corpus) -> list[Entry]:
             case=row["case_name"] or row["case_id"],
             group_id=row["leak_group"],
             own_group=own[row["recording_id"]],
-            group=names.get(row["leak_group"], row["leak_group"]),
+            group=row["leak_group_name"] or row["leak_group"],
             labels=_codes(row["labels"]),
             clips=tuple(sorted(clips[row["recording_id"]], key=lambda clip: clip.key)),
             media=row["media_xxh3_128"],
+            links=tuple(row["links"] or ()),
             others_lost=corpus.descriptor["counts"]["excluded_recordings"] > 0,
         )
         for row in sorted(rows, key=lambda row: str(row["recording_id"]))
@@ -152,9 +151,11 @@ def _codes(labels: Iterable[Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
 
 
 def _join(found: Sequence[Entry]) -> tuple[Entry, ...]:
-    """Number the components: recordings with a group, their files' bytes or a clip's in common, in however many steps.
+    """Number the components: recordings with a group, a link, their files' bytes or a clip's in common, in
+    however many steps.
 
-    Clips tell of private sources, too; files, of recordings that were cut otherwise.
+    Clips tell of private sources, too; files, of recordings that were cut otherwise; links, of examinations whose
+    recordings lie in several corpora.
 
     A group of an owner's corpus is an id that begins with the corpus's name, so it never meets another corpus's.
     """
@@ -169,7 +170,8 @@ def _join(found: Sequence[Entry]) -> tuple[Entry, ...]:
     for entry in found:
         first = root(entry.group)
         files = () if entry.media is None else (f"media {entry.media}",)
-        for other in (entry.own_group, *files, *(f"clip {clip.digest}" for clip in entry.clips)):
+        links = (f"link {entry.source} {link}" for link in entry.links)
+        for other in (entry.own_group, *files, *links, *(f"clip {clip.digest}" for clip in entry.clips)):
             parents[root(other)] = first = root(first)
     numbers: dict[str, int] = {}
     components = [numbers.setdefault(root(entry.group), len(numbers)) for entry in found]

@@ -38,8 +38,11 @@ def join_groups(plans: Sequence[RecordingPlan]) -> list[RecordingPlan]:
             ours = find(plan.recording.leak_group)
             theirs = find(first.setdefault(shared, ours))
             groups[max(ours, theirs)] = min(ours, theirs)
+    names = {plan.recording.leak_group: plan.recording.leak_group_name for plan in plans}
+    joined = [(plan, find(plan.recording.leak_group)) for plan in plans]
     return [
-        replace(plan, recording=replace(plan.recording, leak_group=find(plan.recording.leak_group))) for plan in plans
+        replace(plan, recording=replace(plan.recording, leak_group=group, leak_group_name=names[group]))
+        for plan, group in joined
     ]
 
 

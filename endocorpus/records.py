@@ -219,7 +219,8 @@ class Recording:
     `subject` is how people are told about it: its path for a public source, its neutral id for a private one.
     `name` is what label tables call the recording, `case_name` its case. `case_id` is the strongest grouping the data
     supports and `case_basis` says what that is (patient, exam, lesion, sequence, recording, unknown). `leak_group` is
-    the only key a splitter may use; recordings that share an entry of `links`, a hash, join theirs. `labels` are raw.
+    the only key a splitter may use, an id made of `leak_group_name` where that means the same in every corpus;
+    recordings that share an entry of `links`, a hash, join theirs. `labels` are raw.
     """
 
     recording_id: str
@@ -230,6 +231,7 @@ class Recording:
     case_name: str
     case_basis: str
     leak_group: str
+    leak_group_name: str | None = None  # "source/case"; None for an owner's own
     links: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     label_files: tuple[LabelFile, ...] = ()

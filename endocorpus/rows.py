@@ -81,6 +81,8 @@ def recording_row(plan: RecordingPlan, source: Source) -> Row:
         "case_name": printable(recording.case_name) if public else None,
         "case_basis": recording.case_basis,
         "leak_group": recording.leak_group,
+        "leak_group_name": printable(recording.leak_group_name) if public and recording.leak_group_name else None,
+        "links": list(recording.links) if public else None,
         "num_frames": facts.num_frames,
         "rate_num": facts.rate.numerator,
         "rate_den": facts.rate.denominator,

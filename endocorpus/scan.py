@@ -343,23 +343,23 @@ def _frame(rule: Labels, names: Mapping[str, str]) -> str | None:
     return _fill(rule.frame, names) if rule.frame else None
 
 
-def _case_ids(source: Source, prefix: str, found: Iterable[_Found]) -> dict[str, tuple[str, str]]:
-    """(case id, leak group) by case name. Private cases are numbered; the names of an owner's own cases mean nothing
-    outside the corpus, those of a published set mean the same in every corpus."""
+def _case_ids(source: Source, prefix: str, found: Iterable[_Found]) -> dict[str, tuple[str, str, str | None]]:
+    """(case id, leak group, its name) by case name. Private cases are numbered; the names of an owner's own cases mean
+    nothing outside the corpus, those of a published set mean the same in every corpus."""
     exact = {item.case: isinstance(item.rule, Videos) and item.rule.exact_names for item in found}
     if source.privacy == "private":
         folded = sorted({fold(case) for case in exact})
         numbers = {name: f"{prefix}-case-{number:06d}" for number, name in enumerate(folded, 1)}
-        return {case: (numbers[fold(case)], numbers[fold(case)]) for case in exact}
+        return {case: (numbers[fold(case)], numbers[fold(case)], None) for case in exact}
     ids = {case: make_id(prefix, case, exact=is_exact) for case, is_exact in exact.items()}
     if source.vouched_by == "owner":
-        return {case: (case_id, case_id) for case, case_id in ids.items()}
+        return {case: (case_id, case_id, None) for case, case_id in ids.items()}
     groups = {case: leak_group(source.name, case).partition("/") for case in ids}
-    return {case: (ids[case], make_id(group[0], group[2])) for case, group in groups.items()}
+    return {case: (ids[case], make_id(group[0], group[2]), "".join(group)) for case, group in groups.items()}
 
 
 def _recording(
-    source: Source, item: _Found, recording_id: str, ids: tuple[str, str], files: Iterable[LabelFile]
+    source: Source, item: _Found, recording_id: str, ids: tuple[str, str, str | None], files: Iterable[LabelFile]
 ) -> Recording:
     rule = item.rule
     images = isinstance(rule, FrameFolders)
@@ -376,6 +376,7 @@ def _recording(
         case_name=name_key(item.case),
         case_basis=rule.case_basis,
         leak_group=ids[1],
+        leak_group_name=ids[2],
         links=tuple(sorted(item.links)),
         labels={name: _fill(template, item.names) for name, template in sorted(rule.labels.items())},
         label_files=tuple(files),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # `value` is the vocabulary's code, "" where it has none for what the provider wrote, which is `raw`.
 _LABELS = pa.list_(pa.struct([pa.field(name, pa.string(), False) for name in ("name", "value", "raw")]))
@@ -34,6 +34,9 @@ RECORDINGS = _table(
     case_name=(pa.string(), True),  # what case_id is made of, which leak edges go by; null if private
     case_basis=pa.string(),  # what case_id really means: patient | exam | lesion | recording
     leak_group=pa.string(),  # the only key a splitter may use
+    leak_group_name=(pa.string(), True),  # what it is made of, perhaps of a recording that was left out; null for the
+    # groups of an owner, which mean nothing outside his corpus
+    links=(pa.list_(pa.string()), True),  # hashes of what joins recordings, such as an examination; null if private
     num_frames=pa.int64(),
     rate_num=pa.int32(),  # frames per second of the container
     rate_den=pa.int32(),

@@ -27,8 +27,11 @@ from endocorpus.mix import Chosen, choose, load_mix
 from endocorpus.naming import make_id
 from endocorpus.phantom import render_source
 from endocorpus.settings import load_settings
+from endocorpus.sides import divide
 from endocorpus.sources import load_source
 from tests.endocorpus.test_cli import error_line, run
+from tests.endocorpus.test_traps import sun
+from tests.media import write_frames
 
 # How many recordings of each tree: as few as hold what one source plants of another.
 RECORDINGS = {"ldpolypvideo": 5, "polypdiag": 6, "cvc-12k": 7, "colonoscopic": 2, "kumc": 4}
@@ -386,6 +389,46 @@ def test_a_copy_in_another_corpus_leaks(corpora: Corpora, raw_trees: Path, tmp_p
     result = run("splits", "kumc-official", "--corpus", other, "--corpus", corpora["kumc"])
     assert result.exit_code == 1 and "1 leak group on more than one side" in error_line(result)
     assert "val: val-1; test: test-77" in result.stdout
+
+
+def sun_corpus(folder: Path, name: str, exams: Mapping[str, str], *, damaged: str = "") -> Path:
+    """A corpus of SUN cases ("pos1", "neg1") with their examinations; one picture of a damaged case is cut short."""
+    for number, (case, exam) in enumerate(exams.items()):
+        below = folder / f"{name}.raw" / {"pos": "SUN-Positive", "neg": "SUN-Negative"}[case[:3]] / f"case{case[3:]}"
+        start = 100 * int(case[3:]) + 10 * number + (50 if case[0] == "n" else 0)  # no two show the same
+        write_frames(below, range(start, start + 10), size=(64, 48), name=sun(1, 1, exam=exam)[:-4] + "{:04d}.jpg")
+        if case == damaged:
+            picture = sorted(below.iterdir())[5]
+            picture.write_bytes(picture.read_bytes()[:-200])
+    return built(folder / f"{name}.raw", folder / name, "sun", "segment.policy=endofm150", name=name)
+
+
+def test_an_examination_is_one_group_in_whichever_corpora_it_lies(tmp_path: Path) -> None:
+    split, named = load_split("sun-endocorpus"), {"pos1": "pos-case1", "neg1": "neg-case1"}
+    dealt = assign(split, [Row(recording=n, case=n, leak_group=f"sun/{n}") for n in named.values()])
+    assert dealt == {"pos-case1": ("train",), "neg-case1": ("test",)}, "by their names alone they part"
+    one = sun_corpus(tmp_path, "one", dict.fromkeys(named, "XYZ"))
+    apart = [sun_corpus(tmp_path, case, {case: "XYZ"}) for case in named]
+    together = divide(split, [one])
+    divided = divide(split, apart)
+    assert divided.sides == together.sides and len(set(divided.sides.values())) == 1 and not divided.leaks
+    (tmp_path / "own.toml").write_text('title = "x"\n[[row]]\ntitle = "a"\nsource = "sun"\n')
+    (side,) = divided.sides["pos-case1"]
+    chosen = choose(
+        load_mix(str(tmp_path / "own.toml")), apart[:1], without=[held_out(f"sun-endocorpus:{side}")], against=apart[1:]
+    )
+    assert not kept(chosen)
+
+
+def test_a_group_keeps_its_name_without_the_recording_that_gave_it(tmp_path: Path) -> None:
+    lossy = sun_corpus(tmp_path, "lossy", {"pos20": "XYZ", "pos99": "XYZ"}, damaged="pos20")
+    whole = sun_corpus(tmp_path, "whole", {"pos20": "OTHER"})
+    (found,) = take_census(open_all([lossy]))
+    assert (found.name, found.group, found.row().leak_group) == ("pos-case99", "sun/pos-case20", "sun/pos-case20")
+    both = take_census(open_all([lossy, whole]))
+    assert len({entry.component for entry in both}) == 1
+    divided = divide(load_split("sun-endocorpus"), [lossy, whole])
+    assert divided.sides["pos-case20"] == divided.sides["pos-case99"] and not divided.leaks
 
 
 def test_splits_refuse_what_does_not_belong(corpora: Corpora, tmp_path: Path) -> None:

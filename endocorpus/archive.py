@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import subprocess
 import tarfile
 import tempfile
@@ -34,9 +35,9 @@ from endocorpus.naming import FETCHED, printable
 
 PASSWORD = "ENDOCORPUS_PASSWORD"
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".rar", ".7z")
-MAX_MEMBERS = 1_000_000  # several times the largest public set; each costs an inode and a name in memory
+MAX_MEMBERS = 1_000_000  # files and folders; several times the largest public set; each costs an inode and memory
 _PROMPT = "Enter passphrase:"  # bsdtar's
-_MAX_HEADER = 1 << 20  # bytes of a tar header that tarfile would read into memory at once
+_MAX_HEADERS = 1 << 20  # bytes of tar headers that tarfile would hold in memory at once
 _MAX_TAIL = 64 << 20  # bytes after the last member of a tar; its padding is some KiB
 
 Kind = Literal["zip", "tar", "gz", "xz", "bz2", "rar", "7z"]
@@ -60,12 +61,23 @@ _DAMAGE = (
     lzma.LZMAError,
     gzip.BadGzipFile,
     EOFError,
+    # What the readers stumble over in fields that nobody made by accident: numbers that are none, names that are not
+    # in their encoding, thousands of headers that each lead to the next.
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+    ValueError,
+    struct.error,
 )
 _OPENERS: dict[str, Callable[..., Any]] = {"gz": gzip.open, "xz": lzma.open, "bz2": bz2.open}
 
 
 class BadArchiveError(DataError):
     """The archive itself is hostile, damaged or no archive: trying again with the same file is of no use."""
+
+
+class DamagedArchiveError(BadArchiveError):
+    """It is damaged, cut short or no archive at all: another copy of it may be whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +167,7 @@ def told(archive: Path) -> Iterator[None]:
     """What the readers of archives raise, as one line that names the archive.
 
     Raises:
-        BadArchiveError: it is damaged.
+        DamagedArchiveError: it is damaged.
         DataError: it cannot be read here, or the disk is full.
     """
     try:
@@ -163,10 +175,12 @@ def told(archive: Path) -> Iterator[None]:
     except NotImplementedError as error:
         raise DataError(f"{archive}: cannot be unpacked here ({error}); {_by_hand(archive)}") from None
     except _DAMAGE as error:
-        raise BadArchiveError(f"{archive}: damaged or cut short ({printable(str(error))}); get it again") from None
+        why = printable(str(error))[:200]
+        raise DamagedArchiveError(f"{archive}: damaged or cut short ({why}); get it again") from None
     except OSError as error:
-        if error.errno is None:  # so the decompressors say that the data is wrong
-            raise BadArchiveError(f"{archive}: damaged ({error}); get it again") from None
+        # So decompressors say that the data is wrong, and the system that a header names a place before the start.
+        if error.errno is None or (error.errno == errno.EINVAL and error.filename is None):
+            raise DamagedArchiveError(f"{archive}: damaged ({error}); get it again") from None
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             full = "the disk is full, or its file system takes no file of this size"
             raise DataError(f"{archive}: {full}; make room, then the same command continues") from None
@@ -178,13 +192,14 @@ def members(archive: Path, password: str | None = None) -> Generator[Member, Non
     and 7z. Run it inside `told`.
 
     Raises:
-        BadArchiveError: a link, a device, or anything else but files and folders is in it; or it is no archive.
+        BadArchiveError: a link, a device, or anything else but files and folders is in it, or too many of them.
+        DamagedArchiveError: it is no archive.
         DataError: it takes a program that is not there.
         UsageError: the password is missing or wrong.
     """
     kind = kind_of(archive)
     if kind is None:
-        raise BadArchiveError(f"{archive}: not an archive{_page_hint(archive)}")
+        raise DamagedArchiveError(f"{archive}: not an archive{_page_hint(archive)}")
     if kind == "zip":
         return _zip_members(archive, password)
     if kind in ("rar", "7z"):
@@ -203,7 +218,8 @@ def claimed_bytes(archive: Path) -> int:
 def _zip_members(archive: Path, password: str | None) -> Generator[Member, None, None]:
     with zipfile.ZipFile(archive) as packed:
         infos = packed.infolist()
-        for info in infos:
+        for number, info in enumerate(infos, 1):
+            _count(archive, info.filename, number)
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise refusal(archive, info.filename, "is a link or a device")
         # Folders come with their files. The original name is looked at because zipfile cuts `filename` at a NUL.
@@ -226,6 +242,12 @@ def _zip_member(packed: Any, info: zipfile.ZipInfo, password: str | None) -> Mem
     return Member(name=info.orig_filename, open=partial(_open_zip, packed, info, password))
 
 
+def _count(archive: Path, name: str, number: int) -> None:
+    if number > MAX_MEMBERS:
+        why = f"comes after {MAX_MEMBERS:,} other files and folders, which is more than an archive may hold"
+        raise refusal(archive, name, why)
+
+
 def _check_name(archive: Path, name: str) -> None:
     try:
         clean_parts(name)
@@ -242,12 +264,23 @@ def _open_zip(packed: Any, info: zipfile.ZipInfo, password: str | None) -> IO[by
         raise UsageError(f"{packed.filename}: the password in {PASSWORD} is wrong") from None
 
 
-class _Header(tarfile.TarInfo):
-    """A tar header that cannot make tarfile read gigabytes of "long name" into memory."""
+class _Tar(tarfile.TarFile):
+    """A tar that counts the bytes of headers that are about other headers: names and attributes of any length."""
 
-    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo | None:
-        if self.type in b"xgXLK" and self.size > _MAX_HEADER:
-            raise tarfile.ReadError("a header of more than a megabyte")
+    lasting = 0  # of headers about all that follows
+    pending = 0  # of headers about the next member
+
+
+class _Header(tarfile.TarInfo):
+    """A tar header that cannot make tarfile read gigabytes of "long name" into memory, at once or bit by bit."""
+
+    def _proc_member(self, tar: _Tar) -> tarfile.TarInfo | None:
+        if self.type == tarfile.XGLTYPE:
+            tar.lasting += self.size
+        elif self.type in b"xXLK":
+            tar.pending += self.size
+        if tar.lasting + tar.pending > _MAX_HEADERS:
+            raise tarfile.ReadError("more than a megabyte of headers for one member")
         return cast(tarfile.TarInfo | None, super()._proc_member(tar))  # type: ignore[misc]
 
 
@@ -282,9 +315,12 @@ def _tar_members(archive: Path, kind: Kind) -> Generator[Member, None, None]:
 
 def _tar_stream(archive: Path, file: IO[bytes]) -> Generator[Member, None, None]:
     counted = _Counted(file)
-    with tarfile.open(fileobj=cast(IO[bytes], counted), mode="r|", tarinfo=_Header) as tar:
+    with _Tar.open(fileobj=cast(IO[bytes], counted), mode="r|", tarinfo=_Header) as tar:
+        number = 0
         while (info := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # it would remember all
+            tar.pending, number = 0, number + 1
+            _count(archive, info.name, number)
             if info.isreg() and not info.issparse():
                 yield Member(name=info.name, open=partial(_open_tar, tar, info))
             elif not info.isdir():

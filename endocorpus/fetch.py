@@ -172,7 +172,7 @@ def fetch(
 
     Raises:
         UsageError: a password is missing or wrong, or another process fetches into `dest`.
-        DataError: `dest` cannot be written.
+        DataError: there is no lock to be had in `dest`.
     """
     plan = tuple(plan)
     if all(planned.action == "by hand" for planned in plan):  # leaves no empty folder that looks like a raw tree
@@ -192,6 +192,9 @@ def _bring(planned: Planned, dest: Path, patience: Patience | None, watch: Watch
         record, files = _bring_one(planned, dest, patience, watch)
     except DataError as error:
         return Outcome(name=name, status="failed", detail=str(error))
+    except OSError as error:
+        detail = f"{error.filename or planned.file}: {error.strerror or error}; the same command continues"
+        return Outcome(name=name, status="failed", detail=detail)
     detail = {"check": "was there", "take": "from the folder", "download": "downloaded"}[planned.action]
     return Outcome(name=name, status="fetched", detail=detail, bytes=record.bytes, sha256=record.sha256, files=files)
 

@@ -27,7 +27,7 @@ from endocorpus.cli import main
 from endocorpus.download import Patience, Wanted, download
 from endocorpus.errors import DataError
 from endocorpus.scan import walk
-from tests.endocorpus.test_unpack import GOOD, encrypted_zip, make_tar, make_zip, tree_of
+from tests.endocorpus.test_unpack import GOOD, HOSTILE, encrypted_zip, make_tar, make_zip, tree_of
 
 DATA = random.Random(5).randbytes(200_000)
 QUICK = Patience(tries=4, pause=0.001, timeout=0.5)
@@ -473,6 +473,16 @@ def test_one_that_fails_does_not_keep_the_others(server: Server, facts: Facts, t
     assert run(source, "--only", "videos.zip").exit_code == 0
     unknown = run(source, "--only", "other.zip")
     assert unknown.exit_code == 2 and "there is: gone.zip, evil.zip, videos.zip" in unknown.stderr
+
+
+def test_a_bad_archive_in_the_folder_does_not_keep_the_others(facts: Facts, tmp_path: Path) -> None:
+    source = facts(access="form")
+    make_zip(tmp_path / "hand/b.zip", {"b": b"b"})
+    (tmp_path / "hand/a.zip").write_bytes(HOSTILE["a name in no encoding"])
+    told = run(source, "--archives", "hand")
+    assert told.exit_code == 1 and "1 archive of 2 failed" in told.stderr and "a.zip: damaged" in told.stderr
+    assert tree_of(tmp_path / "raw/made-up") == {"b": b"b"}
+    assert not list((tmp_path / "raw/made-up").rglob("work"))
 
 
 def test_a_dry_run_asks_nobody_and_writes_nothing(server: Server, facts: Facts, tmp_path: Path) -> None:

@@ -326,7 +326,69 @@ def test_a_header_that_claims_a_long_name_is_not_read_into_memory(tmp_path: Path
     info = special("x", tarfile.GNUTYPE_LONGNAME)
     info.size = 1 << 33
     (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 16))
-    refused(tmp_path / "a.tar", tmp_path / "dest", "header of more than a megabyte")
+    refused(tmp_path / "a.tar", tmp_path / "dest", "more than a megabyte of headers")
+
+
+def header(kind: bytes, data: bytes) -> bytes:
+    """A header about other headers, as tar writes it."""
+    info = special("x", kind)
+    info.size = len(data)
+    return info.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % 512)
+
+
+def pax(*records: bytes) -> bytes:
+    """Each record with its length, which is counted in."""
+    lengths = [next(n for n in range(len(r) + 3, len(r) + 12) if n == len(f"{n}") + len(r) + 2) for r in records]
+    return b"".join(b"%d %s\n" % (length, record) for length, record in zip(lengths, records, strict=True))
+
+
+ONE_FILE = header(tarfile.REGTYPE, b"abc") + bytes(1024)
+with io.BytesIO() as _packed:
+    with zipfile.ZipFile(_packed, "w") as _zip:
+        _zip.writestr("aé.txt", b"abc" * 100)
+    ZIP = _packed.getvalue()
+ENTRY = ZIP.find(b"PK\1\2")
+HOSTILE = {
+    "attributes of all that follows, 3,000 times": header(b"g", pax(b"a=b")) * 3000 + ONE_FILE,
+    "long names, 3,000 times": header(b"L", b"name\0") * 3000 + ONE_FILE,
+    "a map of holes that is none": header(b"x", pax(b"GNU.sparse.map=abc,def", b"GNU.sparse.size=x")) + ONE_FILE,
+    "a list of holes that is none": header(
+        b"x", pax(b"GNU.sparse.major=1", b"GNU.sparse.minor=0", b"GNU.sparse.name=z", b"GNU.sparse.realsize=zz")
+    )
+    + ONE_FILE,
+    "a length of 5,000 digits": header(b"x", b"9" * 5000 + b" a=b\n") + ONE_FILE,
+    "a name in no encoding": ZIP.replace(b"\xc3\xa9", b"\xff\xfe"),
+    "a directory before the start": ZIP[:-6] + struct.pack("<L", 0xFFFFFF00) + ZIP[-2:],
+    "a member before the start": ZIP[: ENTRY + 42] + b"\xf0\xff\xff\xff" + ZIP[ENTRY + 46 :],
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_whatever_an_archive_says_is_one_line(what: str, tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(HOSTILE[what])
+    refused(tmp_path / "a.tar", tmp_path / "dest", "damaged")
+
+
+def test_headers_that_add_up_are_not_held_in_memory(tmp_path: Path) -> None:
+    for kind in (b"g", b"x"):
+        each = [header(kind, pax(b"k%d=%s" % (i, bytes(300_000)))) for i in range(6)]
+        between = header(tarfile.DIRTYPE, b"") if kind == b"g" else b""
+        (tmp_path / "a.tar").write_bytes(between.join(each) + ONE_FILE)
+        refused(tmp_path / "a.tar", tmp_path / f"dest-{kind.decode()}", "more than a megabyte of headers")
+    names = [header(b"x", pax(b"path=%d/%s" % (i, b"n" * 200), b"c=%s" % bytes(300_000))) for i in range(6)]
+    (tmp_path / "a.tar").write_bytes(b"".join(name + header(tarfile.REGTYPE, b"a") for name in names) + bytes(1024))
+    assert len(unpack(tmp_path / "a.tar", tmp_path / "good").files) == 6, "those of different members do not add up"
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_folders_count_as_members(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endocorpus.archive, "MAX_MEMBERS", 50)
+    made = tmp_path / f"a.{kind}"
+    if kind == "tar":
+        made.write_bytes(header(tarfile.DIRTYPE, b"") * 60 + ONE_FILE)
+    else:
+        make_zip(made, {f"d{i}/": b"" for i in range(60)} | {"f": b"f"})
+    refused(made, tmp_path / "dest", "comes after 50 other files and folders")
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz"])

@@ -21,10 +21,14 @@ import httpx2
 from endocorpus import __version__
 from endocorpus.corpus.files import PARTIAL, atomic_file, fsync_folder
 from endocorpus.errors import DataError
+from endocorpus.naming import printable
 from endocorpus.unpack import check_room, sha256_file
 
 _LOOK_EVERY = 64 << 20  # bytes written between two looks at the disk
 _LONGEST_PAUSE = 300.0  # seconds, whatever a server asks for
+_MOST_UNTOLD = 16 << 30  # bytes of a file whose length neither the facts nor the server tell
+_PAGES = ("text/html", "application/xhtml+xml")
+_BY_HAND = "download by hand, then use --archives"
 _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -121,6 +125,8 @@ def _receive(client: httpx2.Client, wanted: Wanted, partial: Path, on_bytes: Cal
     try:
         with client.stream("GET", wanted.url, headers=headers) as response:
             _check_answer(wanted, response)
+            if response.status_code == 206 and not headers:
+                raise DataError(f"{wanted.url}: the server sends a part, and the whole was asked for; {_BY_HAND}")
             now = _version_of(wanted, response)
             if response.status_code == 416 or (response.status_code == 206 and not _goes_on(response, version, have)):
                 _forget(partial)
@@ -133,11 +139,12 @@ def _receive(client: httpx2.Client, wanted: Wanted, partial: Path, on_bytes: Cal
                 with atomic_file(_note(partial)) as note:
                     note.write(json.dumps(asdict(now)).encode())
             _write(wanted, response, partial, have, now.total, on_bytes)
+    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, ValueError, OverflowError) as error:  # of a redirect
+        why = printable(str(error)) or type(error).__name__
+        raise DataError(f"{wanted.url}: the server leads to what is no address ({why}); {_BY_HAND}") from None
     except (httpx2.TransportError, httpx2.TooManyRedirects) as error:
         if _is_certificate(error):
-            raise DataError(
-                f"{wanted.url}: the server's certificate cannot be verified; download by hand, then use --archives"
-            ) from None
+            raise DataError(f"{wanted.url}: the server's certificate cannot be verified; {_BY_HAND}") from None
         raise _AgainError(str(error) or type(error).__name__) from None
 
 
@@ -149,10 +156,16 @@ def _write(
     total: int | None,
     on_bytes: Callable[[int, int | None], None],
 ) -> None:
-    looked = have
+    looked, stop = have, _content_range(response)[1]
+    most = next(bound for bound in (stop, total, wanted.bytes, _MOST_UNTOLD) if bound is not None)
     try:
         with partial.open("ab") as file:
             for block in response.iter_raw():
+                if have + len(block) > most:
+                    _forget(partial)
+                    if stop is not None:
+                        raise _AgainError("the server sent more than the part that it promised")
+                    raise DataError(f"{wanted.url}: more came than the {most:,} bytes that it may have; {_BY_HAND}")
                 file.write(block)
                 file.flush()
                 have += len(block)
@@ -160,8 +173,6 @@ def _write(
                 if have - looked > _LOOK_EVERY:
                     looked = have
                     _check_size(wanted, partial, have, total)
-                if wanted.bytes is not None and have > wanted.bytes:
-                    break
     except OSError as error:
         raise DataError(f"{partial}: cannot be written: {error.strerror}; the same command continues") from None
     if total is not None and have < total:
@@ -171,8 +182,8 @@ def _write(
 def _check_answer(wanted: Wanted, response: httpx2.Response) -> None:
     status = response.status_code
     if status in _TRY_AGAIN:
-        wait = response.headers.get("Retry-After", "")
-        raise _AgainError(f"the server says {status} {response.reason_phrase}", float(wait) if wait.isdigit() else 0.0)
+        wait = _whole(response.headers.get("Retry-After", "")) or 0
+        raise _AgainError(f"the server says {status} {response.reason_phrase}", float(wait))
     if wanted.url.startswith("https:") and response.url.scheme != "https":
         raise DataError(f"{wanted.url}: the server leads to an address without encryption; nothing was downloaded")
     if status in (401, 403):
@@ -181,19 +192,24 @@ def _check_answer(wanted: Wanted, response: httpx2.Response) -> None:
         raise DataError(f"{wanted.url}: the server says {status} {response.reason_phrase}; look at the provider's page")
     known = wanted.bytes is not None or wanted.sha256 or wanted.md5
     if not known and not {"content-length", "transfer-encoding", "content-range"} & set(response.headers):
-        raise DataError(f"{wanted.url}: the server does not say where the file ends; download by hand, use --archives")
-    page = response.headers.get("Content-Type", "").startswith("text/html")
-    if status != 416 and page and not wanted.url.endswith((".html", ".htm")):
-        raise DataError(f"{wanted.url}: the server sent a page, not the file; download by hand, then use --archives")
+        raise DataError(f"{wanted.url}: the server does not say where the file ends; {_BY_HAND}")
+    if status == 416:
+        return
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind in _PAGES and not wanted.url.endswith((".html", ".htm")):
+        raise DataError(f"{wanted.url}: the server sent a page, not the file; {_BY_HAND}")
+    packed = response.headers.get("Content-Encoding", "").strip().lower()
+    own = packed.endswith("gzip") and wanted.url.lower().endswith((".gz", ".tgz"))  # some tell what the file itself is
+    if packed not in ("", "identity") and not own:
+        raise DataError(f"{wanted.url}: the server packs the file, and was asked not to; {_BY_HAND}")
 
 
 def _version_of(wanted: Wanted, response: httpx2.Response) -> _Version:
     etag = response.headers.get("ETag", "")
     if response.status_code == 206:
-        total = _content_range(response)[1]
+        total = _content_range(response)[2]
     else:
-        length = response.headers.get("Content-Length", "")
-        total = int(length) if length.isdigit() else None
+        total = _whole(response.headers.get("Content-Length", ""))
     return _Version(
         url=wanted.url,
         etag="" if etag.startswith("W/") else etag,  # weak ones may be equal for different bytes
@@ -205,7 +221,7 @@ def _version_of(wanted: Wanted, response: httpx2.Response) -> _Version:
 def _goes_on(response: httpx2.Response, version: _Version | None, have: int) -> bool:
     """Whether a partial answer is the rest of what we have: servers are known to ignore If-Range."""
     now = (response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""))
-    start, total = _content_range(response)
+    start, _, total = _content_range(response)
     return (
         version is not None
         and start == have
@@ -216,9 +232,17 @@ def _goes_on(response: httpx2.Response, version: _Version | None, have: int) -> 
     )
 
 
-def _content_range(response: httpx2.Response) -> tuple[int | None, int | None]:
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-    return (int(found[1]), int(found[2])) if found else (None, None)
+def _content_range(response: httpx2.Response) -> tuple[int | None, int | None, int | None]:
+    """Of a partial answer, its first byte, the byte after its last, and the bytes of the whole file."""
+    found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", ""), re.ASCII)
+    numbers = [_whole(part) for part in found.groups()] if found and response.status_code == 206 else []
+    start, last, total = numbers or (None, None, None)
+    return start, None if last is None else last + 1, total
+
+
+def _whole(text: str) -> int | None:
+    """A whole number of a header; Python reads other digits than 0 to 9, too, and refuses thousands of them."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def _check_size(wanted: Wanted, partial: Path, have: int, total: int | None) -> None:
@@ -239,7 +263,7 @@ def _is_all_there(wanted: Wanted, partial: Path) -> bool:
 def _accept(wanted: Wanted, partial: Path, path: Path) -> str:
     found = partial.stat().st_size
     sha256 = sha256_file(partial)
-    wrong = check(partial, wanted, sha256)
+    wrong = check(partial, wanted, sha256) or ("it is empty" if not found and wanted.bytes != 0 else None)
     if wrong:
         _forget(partial)
         raise DataError(f"{wanted.url}: not what was expected: {wrong}; what came ({found:,} bytes) was thrown away")

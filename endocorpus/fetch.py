@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from endocorpus.archive import PASSWORD, is_archive
+from endocorpus.archive import PASSWORD, DamagedArchiveError, is_archive
 from endocorpus.corpus.files import atomic_file, atomic_path, sole_user
 from endocorpus.download import Patience, Wanted, check, download
 from endocorpus.errors import DataError, UsageError
@@ -219,7 +219,13 @@ def _bring_one(planned: Planned, dest: Path, patience: Patience | None, watch: W
         elif wrong:
             raise DataError(f"{file}: not what was expected: {wrong}; move it away and get it again")
     size, ours = file.stat().st_size, planned.action != "take" and file != dest / archive.name
-    files = _put(planned, dest, sha256, watch)
+    try:
+        files = _put(planned, dest, sha256, watch)
+    except DamagedArchiveError as error:
+        if not (ours and archive.url) or archive.sha256 or archive.md5:  # those would be as damaged the next time
+            raise
+        file.unlink()
+        raise DataError(f"{error}; our copy was removed, so the same command downloads it anew") from None
     if known and known.sha256 == sha256:
         return known, files
     record = Record(

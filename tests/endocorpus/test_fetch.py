@@ -46,8 +46,10 @@ class Answer:
     etag: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
     ignore_if_range: bool = False
+    tail: bytes = b""  # comes after the file, or the part of it
     at_most: int | None = None  # answer a range with so many bytes of it
     length: bool = True
+    chunked: bool = False
 
 
 class Server:
@@ -107,7 +109,6 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self, answer: Answer, data: bytes) -> None:
         etag = answer.etag or f'"{hashlib.md5(data).hexdigest()}"'
         headers = {"ETag": etag} if self.script.etags else {}
-        headers |= answer.headers
         asked, condition = self.headers.get("Range"), self.headers.get("If-Range")
         status, start = 200, 0
         if asked and answer.ranges and (answer.ignore_if_range or condition in (None, etag)):
@@ -120,9 +121,13 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{start + len(body) - 1}/{len(data)}"
         else:
             body = data
+        if answer.chunked:
+            headers["Transfer-Encoding"] = "chunked"
+            body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+        headers |= answer.headers
         self._head(status, (answer.claim or len(body)) if answer.length else None, headers)
         stop = answer.only_after if answer.only_after is not None else answer.stall_after
-        self.wfile.write(body if stop is None else body[:stop])
+        self.wfile.write(body + answer.tail if stop is None else body[:stop])
         self.wfile.flush()
         if answer.stall_after is not None:
             self.script.done.wait(20)
@@ -268,6 +273,13 @@ def test_a_server_that_never_gets_further_is_not_tried_for_ever(server: Server, 
         (Answer(status=401), "wants a log-in; download by hand, use --archives"),
         (Answer(status=403), "wants a log-in"),
         (Answer(headers={"Content-Type": "text/html; charset=utf-8"}), "sent a page, not the file"),
+        (Answer(headers={"Content-Type": "TEXT/HTML"}), "sent a page, not the file"),
+        (Answer(headers={"Content-Type": "application/xhtml+xml"}), "sent a page, not the file"),
+        (Answer(headers={"Content-Encoding": "gzip"}), "packs the file, and was asked not to"),
+        (Answer(status=206, headers={"Content-Range": "bytes 0-9/10"}), "sends a part, and the whole was asked for"),
+        (Answer(status=302, headers={"Location": f"http://{'a' * 80}.com:99999/"}), "leads to what is no address"),
+        (Answer(status=302, headers={"Location": "ftp://example.org/"}), "leads to what is no address"),
+        (Answer(data=b""), "not what was expected: it is empty"),
         (Answer(length=False), "does not say where the file ends"),
     ],
 )
@@ -276,6 +288,39 @@ def test_what_waiting_does_not_mend_is_said_at_once(answer: Answer, why: str, se
     with pytest.raises(DataError, match=why):
         get(server, tmp_path / "f.bin")
     assert len(server.log) == 1 and not (tmp_path / "f.bin").exists()
+
+
+@pytest.mark.parametrize("number", ["\N{SUPERSCRIPT TWO}", "9" * 5000, "-1", "1_0"])
+def test_numbers_of_headers_are_numbers_or_nothing(number: str, server: Server, tmp_path: Path) -> None:
+    server.answers = [
+        Answer(status=503, headers={"Retry-After": number}),
+        Answer(only_after=50_000),
+        Answer(headers={"Content-Range": f"bytes 50000-{number}/{number}"}),
+    ]
+    get(server, tmp_path / "f.bin")
+    assert (tmp_path / "f.bin").read_bytes() == DATA and server.log[2][2] == 206
+
+
+def test_a_part_that_is_longer_than_it_says_is_thrown_away(server: Server, tmp_path: Path) -> None:
+    server.answers = [Answer(only_after=50_000), Answer(tail=b"more", length=False)]
+    get(server, tmp_path / "f.bin")
+    assert (tmp_path / "f.bin").read_bytes() == DATA
+    assert [status for *_, status in server.log] == [200, 206, 200]
+
+
+def test_a_file_of_untold_length_is_bounded(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.always = Answer(length=False, chunked=True)
+    get(server, tmp_path / "f.bin")
+    monkeypatch.setattr(endocorpus.download, "_MOST_UNTOLD", 150_000)
+    with pytest.raises(DataError, match="more came than the 150,000 bytes that it may have"):
+        get(server, tmp_path / "g.bin")
+    assert leftovers(tmp_path) == {"f.bin"}
+
+
+def test_what_a_file_itself_is_packed_with_is_no_fault(server: Server, tmp_path: Path) -> None:
+    server.files["/f.tar.gz"], server.always = DATA, Answer(headers={"Content-Encoding": "x-gzip"})
+    get(server, tmp_path / "f.tar.gz", "/f.tar.gz")
+    assert (tmp_path / "f.tar.gz").read_bytes() == DATA
 
 
 def test_nobody_at_home(tmp_path: Path) -> None:
@@ -315,7 +360,7 @@ def test_what_is_known_beforehand_is_checked(server: Server, tmp_path: Path) -> 
         assert leftovers(tmp_path) == {"f.bin"}
     server.always = Answer(length=False)
     get(server, tmp_path / "h.bin", sha256=SHA)
-    with pytest.raises(DataError, match="bytes instead of 199,999"):
+    with pytest.raises(DataError, match="more came than the 199,999 bytes"):
         get(server, tmp_path / "i.bin", bytes=199_999)
     assert leftovers(tmp_path) == {"f.bin", "h.bin"}
 
@@ -473,6 +518,27 @@ def test_one_that_fails_does_not_keep_the_others(server: Server, facts: Facts, t
     assert run(source, "--only", "videos.zip").exit_code == 0
     unknown = run(source, "--only", "other.zip")
     assert unknown.exit_code == 2 and "there is: gone.zip, evil.zip, videos.zip" in unknown.stderr
+
+
+@pytest.mark.parametrize("first", [b"", b"<html>log in", "cut"])
+def test_a_bad_copy_is_downloaded_again(first: bytes | str, server: Server, facts: Facts, tmp_path: Path) -> None:
+    source = facts(serve(server, tmp_path, "videos.zip", GOOD))
+    whole = server.files["/videos.zip"]
+    server.files["/videos.zip"] = whole[:-50] if isinstance(first, str) else first
+    assert run(source).exit_code == 1
+    server.files["/videos.zip"] = whole
+    assert run(source).exit_code == 0 and tree_of(tmp_path / "raw/made-up") == GOOD
+    assert len(server.log) == 2
+
+
+def test_a_copy_that_is_refused_or_has_the_right_sum_is_kept(server: Server, facts: Facts, tmp_path: Path) -> None:
+    cut = serve(server, tmp_path, "cut.zip", GOOD)
+    server.files["/cut.zip"] = server.files["/cut.zip"][:-50]
+    cut["sha256"] = hashlib.sha256(server.files["/cut.zip"]).hexdigest()
+    source = facts(serve(server, tmp_path, "evil.zip", {"../out": b"x"}), cut)
+    for _ in range(2):
+        assert run(source).exit_code == 1
+    assert len(server.log) == 2, "nothing would be gained by another copy"
 
 
 def test_a_bad_archive_in_the_folder_does_not_keep_the_others(facts: Facts, tmp_path: Path) -> None:

@@ -97,8 +97,8 @@ def read_labels(
                 continue
             span = _span(frame, note.last, index, num_frames)
             if span is None:
-                detail = f"{_where(file, note)}: a {note.kind} for the frame {frame[:80]!r}, which is not here"
-                unusable.append(Unusable(reason=Reason.NO_PARTNER, origin=origin, detail=detail))
+                reason, why = _nowhere(note, frame, index)
+                unusable.append(Unusable(reason=reason, origin=origin, detail=f"{_where(file, note)}: {why}"))
                 continue
             found = Annotation(
                 span=span,
@@ -193,10 +193,23 @@ def missing_labels(source: Source, recording: Recording, template: str) -> Itera
 
 
 def frame_index(recording: Recording, num_frames: int) -> Callable[[str], int | None]:
-    """How label files name the frames of a recording: the stem of an image, or the number of a video's frame."""
-    if recording.media.kind == "frames":
-        return {_frame_key(PurePosixPath(path).stem): i for i, path in enumerate(recording.media.paths)}.get
-    return lambda key: int(key) if _is_number(key) and int(key) < num_frames else None
+    """How label files name the frames of a recording: the stem of an image, or the number of a video's frame.
+
+    A number finds an image whose stem is the same number otherwise written ("7", "0007"), if there is but one.
+    """
+    if recording.media.kind != "frames":
+        return lambda key: int(key) if _is_number(key) and int(key) < num_frames else None
+    stems = [PurePosixPath(path).stem for path in recording.media.paths]
+    exact, by_number = _places(stems), _places(map(_frame_key, stems))
+    return lambda key: exact.get(key, by_number.get(_frame_key(key)))
+
+
+def _places(keys: Iterable[str]) -> dict[str, int]:
+    """The place of each key that is there once."""
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, key in enumerate(keys):
+        places[key].append(place)
+    return {key: found[0] for key, found in places.items() if len(found) == 1}
 
 
 def _frame_key(text: str) -> str:
@@ -210,15 +223,22 @@ def _is_number(text: str) -> bool:
 
 def _span(first: str, last: str | None, index: Callable[[str], int | None], num_frames: int) -> Span | None:
     """The frames from `first` to `last`, both of them in; a number beyond the recording stands for its last frame."""
-    start = index(_frame_key(first))
+    start = index(first)
     if start is None:
         return None
     if last is None:
         return Span(start=start, stop=start + 1)
-    stop = index(_frame_key(last))
+    stop = index(last)
     if stop is None and _is_number(last) and int(last) >= num_frames:
         stop = num_frames - 1
     return Span(start=start, stop=stop + 1) if stop is not None and stop >= start else None
+
+
+def _nowhere(note: Note, frame: str, index: Callable[[str], int | None]) -> tuple[Reason, str]:
+    """Why a note is about no frame."""
+    if note.last is not None and index(frame) is not None and index(note.last) is not None:
+        return Reason.BAD_LABELS, f"a {note.kind} from frame {frame} to {note.last}, which lies before it"
+    return Reason.NO_PARTNER, f"a {note.kind} for the frame {frame[:80]!r}, which is not here"
 
 
 def _where(file: LabelFile, note: Note) -> str:
@@ -314,7 +334,7 @@ def _notes_about(
     rows = _table_notes(source, file, root)
     yield from rows.get(recording.name if rule.about == "recording" else recording.case_name, ())
     for note in rows.get(None, ()):
-        if note.frame is not None and index(_frame_key(note.frame)) is not None:
+        if note.frame is not None and index(note.frame) is not None:
             yield note
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from endocorpus.records import Kind
 from endocorpus.sources.layout import IMAGE, VIDEO, LabelError, Labels, Layout, Note, Sidecars, Videos
-from endocorpus.sources.readers import from_name, json_of, rows_of
+from endocorpus.sources.readers import from_name, json_of, numbers_in, rows_of
 
 _ID = r"(?P<video>[0-9a-f]{16})"
 _CORNERS = ("x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4")
@@ -34,10 +34,7 @@ def frame_table(path: Path, names: Mapping[str, str]) -> Iterator[Note]:
         yield replace(label, name="category", raw=row["finding_category"])
         corners = [row[name] for name in _CORNERS]
         if any(corners):
-            try:
-                outline = tuple(float(corner) for corner in corners)
-            except ValueError:
-                raise LabelError(f"frame {frame}: a corner is not a number") from None
+            outline = numbers_in(corners, f"the corners of frame {frame}", len(_CORNERS))
             yield replace(label, kind=Kind.POLYGON, polygon=outline)
 
 

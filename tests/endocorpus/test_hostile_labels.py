@@ -14,7 +14,7 @@ from endocorpus.config import BuildConfig
 from endocorpus.corpus.manifest import Corpus
 from endocorpus.errors import DataError
 from endocorpus.expect import refuse_loose
-from endocorpus.labels import labels_digest
+from endocorpus.labels import frame_index, labels_digest
 from endocorpus.media.frames import read_mask
 from endocorpus.plan import plan_recording
 from endocorpus.records import Excluded, Reason
@@ -23,7 +23,7 @@ from endocorpus.settings import load_settings
 from endocorpus.sources import load_source
 from endocorpus.verify import verify
 from tests.endocorpus.conftest import fingerprint
-from tests.endocorpus.test_traps import by_name, plant, said, told
+from tests.endocorpus.test_traps import by_name, named, plant, polyp, said, told
 from tests.media import write_frames
 
 LDP = load_source("ldpolypvideo")
@@ -65,6 +65,36 @@ def test_labels_that_change_during_a_build_are_not_trusted(tmp_path: Path) -> No
     with pytest.raises(DataError, match="label files changed during the build"):
         build(LDP, root, tmp_path / "c", SHORT, watcher=Changes())
     assert (1, 90.0) in boxes_of(build(LDP, root, tmp_path / "c", SHORT))
+
+
+def test_stems_that_are_one_number_are_two_frames(tmp_path: Path) -> None:
+    """Image 1 is frame 3 of its sequence and image 01 frame 7, as their XML files say; 002 could be either 02 or 2."""
+    here = named("train2019/Image/1.jpg;train2019/Image/01.jpg;train2019/Image/2.jpg;train2019/Image/02.jpg")
+    xml = {
+        f"train2019/Annotation/{stem}.xml": f"<annotation><path>/data/seq/{number}.jpg</path>{polyp(number, 2, 30, 40)}"
+        "</annotation>"
+        for stem, number in (("1", 3), ("01", 7), ("2", 4), ("02", 8))
+    }
+    found = said("kumc", plant(tmp_path, here | xml), "train-seq")
+    assert [Path(path).stem for path in by_name("kumc", tmp_path)["train-seq"].media.paths] == ["1", "2", "01", "02"]
+    assert [(a.span.start, a.box and a.box[0]) for a in found.annotations] == [(0, 3), (1, 4), (2, 7), (3, 8)]
+    index = frame_index(by_name("kumc", tmp_path)["train-seq"], 4)
+    assert [index(stem) for stem in ("1", "01", "001", "3")] == [0, 2, None, None]
+
+
+def test_a_segment_that_ends_before_it_begins_is_told_as_that(tmp_path: Path) -> None:
+    text = '{"0123456789abcdef": {"segments": {"a": {"metadata": {"segment_type": "x"}, "seen": [[9, 4]]}}}}'
+    found = said("kvasir-capsule", plant(tmp_path, CAPSULE | {"metadata.json": text}), "0123456789abcdef", 30)
+    (exclusion,) = found.exclusions
+    assert exclusion.reason is Reason.BAD_LABELS and "from frame 9 to 4, which lies before it" in exclusion.detail
+
+
+@pytest.mark.parametrize("corner", ["1_0", "nan", "1e999", ""])
+def test_corners_of_an_outline_are_plain_numbers(corner: str, tmp_path: Path) -> None:
+    row = f"a.jpg;0123456789abcdef;3;Luminal;Polyp;{corner};1;9;1;9;9;1;9\n"
+    root = plant(tmp_path, CAPSULE | {"metadata.csv": HEADER + row})
+    (exclusion,) = scan(load_source("kvasir-capsule"), root).exclusions
+    assert exclusion.reason is Reason.BAD_LABELS and "the corners of frame 3: expected 8 numbers" in exclusion.detail
 
 
 def test_a_row_that_names_nobody_is_about_nobody(tmp_path: Path) -> None:

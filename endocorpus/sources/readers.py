@@ -41,10 +41,18 @@ def text_of(path: Path) -> str:
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a label file that are not empty, with their numbers from 1; raises as `text_of`."""
+    """The lines of a label file that are not empty, with their numbers from 1.
+
+    Raises:
+        LabelError: there are none, or as `text_of`.
+    """
+    empty = True
     for number, line in enumerate(_lines(path), 1):
         if line.strip():
+            empty = False
             yield number, line.strip()
+    if empty:
+        raise LabelError("the file is empty")
 
 
 def _lines(path: Path) -> StringIO:
@@ -77,8 +85,6 @@ def counted_boxes(name: str) -> Reader:
 
 def _counted_boxes(name: str, path: Path, names: Names) -> Iterator[Note]:
     rows = [(number, line.split()) for number, line in lines_of(path)]
-    if not rows:
-        raise LabelError("the file is empty; a frame without a box holds a 0")
     promised = int(numbers_in(rows[0][1], "line 1", 1)[0])
     if promised != len(rows) - 1:
         raise LabelError(f"line 1 promises {promised} boxes, {len(rows) - 1} follow")

@@ -804,10 +804,15 @@ def test_12_text_means_the_same_however_it_was_saved(kind: str, dress: str, tmp_
 
 
 @pytest.mark.parametrize("kind", TEXTS)
-@pytest.mark.parametrize("damage", ["nul bytes", "not UTF-8"])
+@pytest.mark.parametrize("damage", ["nul bytes", "not UTF-8", "empty", "blank"])
 def test_12_damaged_text_is_told_and_the_recording_stays(kind: str, damage: str, tmp_path: Path) -> None:
     source, name, files, path, text = TEXTS[kind]
-    data = text.encode() + (b"\0" * 16 if damage == "nul bytes" else b"\xff\xfe\xfa")
+    data = {
+        "nul bytes": text.encode() + b"\0" * 16,
+        "not UTF-8": text.encode() + b"\xff\xfe\xfa",
+        "empty": b"",
+        "blank": b" \r\n\n",
+    }[damage]
     root = plant(tmp_path, {**files, path: data})
     found = said(source, root, name, 2)
     reasons = {e.reason for e in (*scan(load_source(source), root).exclusions, *found.exclusions)}

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from endocorpus.archive import SUFFIXES as ARCHIVE_SUFFIXES
+from endocorpus.corpus.manifest import is_corpus
 from endocorpus.errors import UsageError
 from endocorpus.labels import missing_labels, unknown_names
 from endocorpus.leaks import leak_group
@@ -146,7 +147,8 @@ def scan(source: Source, root: Path, prefix: str | None = None) -> Scan:
 def walk(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
     """All files below `root` as sorted `/`-separated relative paths, and the folders that could not be entered.
 
-    Links to folders are followed, each real folder once. What `endocorpus fetch` keeps at the top is not part of it.
+    Links to folders are followed, each real folder once. What `endocorpus fetch` keeps at the top is not part of it,
+    nor is a corpus, begun or finished: its clips are no recordings.
     """
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder")
@@ -167,6 +169,10 @@ def walk(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
             folders.clear()
             continue
         seen.add(real)
+        if folder != os.fspath(root) and _in_corpus(folder, real):
+            trouble.append((relative(folder), "a corpus, which is no part of the raw tree"))
+            folders.clear()
+            continue
         folders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))  # real folders before links
         files += [relative(os.path.join(folder, name)) for name in names]
         if folder == os.fspath(root):
@@ -175,6 +181,11 @@ def walk(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
     if trouble and not files and trouble[0][0] == ".":
         raise UsageError(f"{root}: {trouble[0][1]}")
     return sorted(files), sorted(trouble)
+
+
+def _in_corpus(folder: str, real: str) -> bool:
+    """Whether a folder of the tree is a corpus, or a link that leads into one."""
+    return is_corpus(Path(folder)) or (os.path.islink(folder) and any(map(is_corpus, Path(real).parents)))
 
 
 def _sort_into_rules(source: Source, files: Iterable[str], root: Path) -> _Sorted:

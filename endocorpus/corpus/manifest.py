@@ -51,6 +51,11 @@ class Corpus:
         return self.root / SHARDS / shard
 
 
+def is_corpus(folder: Path) -> bool:
+    """Whether a folder says that it is a corpus, or will be one."""
+    return any((folder / name).exists() for name in (DESCRIPTOR, ".build"))
+
+
 def named_corpus(root: Path) -> Corpus:
     """`open_corpus` for a folder that somebody named in a command, perhaps not the one that was meant.
 
@@ -60,7 +65,7 @@ def named_corpus(root: Path) -> Corpus:
     """
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder")
-    if not any((root / name).exists() for name in (DESCRIPTOR, ".build")):
+    if not is_corpus(root):
         raise UsageError(
             f"{root}: not a corpus; that is a folder which `endocorpus build` has made, with a {DESCRIPTOR}"
         )

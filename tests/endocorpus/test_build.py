@@ -246,6 +246,16 @@ def test_places_that_cannot_hold_a_corpus(raw: Path, tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "home").iterdir()] == ["thesis.txt"]
 
 
+def test_a_corpus_does_not_take_its_own_clips_for_recordings(tmp_path: Path) -> None:
+    write_video(tmp_path / "raw" / "a.mp4", 26)
+    (tmp_path / "raw" / "up").symlink_to(tmp_path)
+    first = fingerprint(build(PUBLIC, tmp_path / "raw", tmp_path / "c", CONFIG).root)
+    killed = tmp_path / "c" / ".build" / "encoded" / "x"
+    killed.mkdir(parents=True)
+    shutil.copy(tmp_path / "raw" / "a.mp4", killed / "clip.mp4")
+    assert fingerprint(build(PUBLIC, tmp_path / "raw", tmp_path / "c", CONFIG).root) == first
+
+
 @pytest.mark.parametrize("name", ["../x", "A", "a.b", "-a", "a b"])
 def test_a_corpus_name_is_a_key(name: str, raw: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a name is made of"):

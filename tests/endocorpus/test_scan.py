@@ -108,6 +108,16 @@ def test_unknown_files_and_folders_that_cannot_be_entered_are_listed(tmp_path: P
     assert accounted(found) == found.num_files == 6
 
 
+@pytest.mark.parametrize("link", ["..", "../c", "../c/.build/encoded"])
+def test_links_that_lead_to_a_corpus_are_not_followed_into_it(link: str, tmp_path: Path) -> None:
+    tree(tmp_path, "raw/a.mp4", "c/.build/encoded/x/clip.mp4", "d/corpus.json", "d/shards/clip.mp4")
+    (tmp_path / "raw" / "up").symlink_to(tmp_path / "raw" / link)
+    found = scan(PUBLIC, tmp_path / "raw")
+    assert {r.subject for r in found.recordings} == {"a.mp4"}
+    assert {e.detail for e in found.exclusions} >= {"a corpus, which is no part of the raw tree"}
+    assert accounted(found) == found.num_files
+
+
 def test_undecodable_names_become_printable(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"bad\xff\nname.txt")).write_bytes(b"x")
     [exclusion] = scan(PUBLIC, tmp_path).exclusions

@@ -82,15 +82,15 @@ def open_all(folders: Iterable[Path]) -> tuple[Corpus, ...]:
 
 
 def refuse_twins(corpora: Iterable[Corpus]) -> tuple[Corpus, ...]:
-    """`corpora`, unless two have one name, so that their keys cannot be told apart: that is a `DataError`."""
+    """`corpora`, each once; a `DataError` if two have one name, so that their keys cannot be told apart."""
     seen: dict[str, Corpus] = {}
     for corpus in corpora:
-        if corpus.name in seen:
+        if corpus.name in seen and not corpus.root.samefile(seen[corpus.name].root):
             raise DataError(
                 f"corpus {corpus.name!r} is named twice: {seen[corpus.name].root} and {corpus.root}; if they are two, "
                 "build one of them again under another --name"
             )
-        seen[corpus.name] = corpus
+        seen.setdefault(corpus.name, corpus)
     return tuple(seen.values())
 
 

@@ -333,7 +333,7 @@ def info(corpus_folder: Path, as_json: bool) -> None:
 @json_option
 def report(corpus_folder: Path, out: Path | None, as_json: bool) -> None:
     """Say where the report page of a corpus is, write it elsewhere, or print its figures with --json."""
-    from endocorpus.corpus.manifest import REPORT, named_corpus
+    from endocorpus.corpus.manifest import REPORT, named_corpus, refuse_inside_corpus
     from endocorpus.report.page import write_report
     from endocorpus.report.stats import compute
 
@@ -344,6 +344,7 @@ def report(corpus_folder: Path, out: Path | None, as_json: bool) -> None:
     if out is None:
         click.echo(corpus.root / REPORT)
         return
+    refuse_inside_corpus(out)
     try:
         write_report(corpus, out)
     except OSError as error:

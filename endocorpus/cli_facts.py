@@ -320,7 +320,9 @@ def _plain(value: object) -> str:
 
 def _write(path: Path, data: bytes) -> None:
     from endocorpus.corpus.files import atomic_file
+    from endocorpus.corpus.manifest import refuse_inside_corpus
 
+    refuse_inside_corpus(path)
     try:
         with atomic_file(path) as file:
             file.write(data)

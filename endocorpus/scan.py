@@ -61,9 +61,12 @@ class _Found:
 
     @property
     def where(self) -> str:
-        """A video's path; a frame sequence's folder, with what its file names begin with where that tells it apart."""
+        """A video's path; a frame sequence's folder, with what tells it apart there: what its file names begin with,
+        or its name where they tell nothing."""
         if not self.order:
             return self.paths[0]
+        if isinstance(self.rule, FrameFolders) and self.rule.named_by is not None:
+            return f"{self.names['path']} ({self.name})"
         before = self.names.get("before")
         return f"{self.names['path']}/{before}*" if before else self.names["path"]
 

@@ -56,6 +56,15 @@ def is_corpus(folder: Path) -> bool:
     return any((folder / name).exists() for name in (DESCRIPTOR, ".build"))
 
 
+def refuse_inside_corpus(path: Path) -> None:
+    """Raise a `UsageError` for a file that would be written into a corpus, where it could take the place of a part."""
+    for folder in path.resolve().parents:
+        if is_corpus(folder):
+            raise UsageError(
+                f"--out {path}: lies in the corpus {folder}, which only a build may write; use another --out"
+            )
+
+
 def named_corpus(root: Path) -> Corpus:
     """`open_corpus` for a folder that somebody named in a command, perhaps not the one that was meant.
 

@@ -29,6 +29,7 @@ from endocorpus.phantom import render_source
 from endocorpus.settings import load_settings
 from endocorpus.sides import divide
 from endocorpus.sources import load_source
+from tests.endocorpus.conftest import fingerprint
 from tests.endocorpus.test_cli import error_line, run
 from tests.endocorpus.test_traps import sun
 from tests.media import write_frames
@@ -194,6 +195,36 @@ def test_one_recording_in_two_corpora_is_refused(corpora: Corpora, raw_trees: Pa
     twin = built(raw_trees / "colonoscopic", tmp_path / "t", "colonoscopic", "segment.policy=endofm150", name="twin")
     with pytest.raises(DataError, match="'colonoscopic' and 'twin' both hold colonoscopic 'adenoma_01-NBI'"):
         choose(load_mix("endofm-pretrain"), [twin, corpora["colonoscopic"]])
+
+
+def test_a_corpus_that_is_named_twice_counts_once(corpora: Corpora, tmp_path: Path) -> None:
+    once = mixed(corpora, "ldpolypvideo", without="ldpolypvideo-official")
+    (tmp_path / "link").symlink_to(corpora["ldpolypvideo"])
+    twice = choose(
+        load_mix("endofm-pretrain"),
+        [corpora["ldpolypvideo"], corpora["ldpolypvideo"]],
+        without=[held_out("ldpolypvideo-official")],
+        against=[tmp_path / "link"],
+    )
+    assert twice.clip_rows() == once.clip_rows() and twice.excluded_rows() == once.excluded_rows()
+    other = Path(shutil.copytree(corpora["ldpolypvideo"], tmp_path / "copy"))
+    with pytest.raises(DataError, match="is named twice"):
+        choose(load_mix("endofm-pretrain"), [corpora["ldpolypvideo"], other])
+
+
+def test_nothing_is_written_into_a_corpus(corpora: Corpora, tmp_path: Path) -> None:
+    corpus = Path(shutil.copytree(corpora["ldpolypvideo"], tmp_path / "c"))
+    before = fingerprint(corpus)
+    (tmp_path / "link").symlink_to(corpus / "shards")
+    for args in (
+        ("mix", "endofm-pretrain", "--corpus", corpus, "--out", corpus / "clips.parquet"),
+        ("mix", "endofm-pretrain", "--corpus", corpus, "--out", tmp_path / "link" / "x.parquet"),
+        ("splits", "ldpolypvideo-official", "--corpus", corpus, "--out", corpus / "recordings.parquet"),
+        ("report", corpus, "--out", corpus / "corpus.json"),
+    ):
+        result = run(*args)
+        assert result.exit_code == 2 and "which only a build may write" in error_line(result)
+    assert fingerprint(corpus) == before
 
 
 def test_owners_may_use_one_name_for_two_things(raw_trees: Path, corpora: Corpora, tmp_path: Path) -> None:

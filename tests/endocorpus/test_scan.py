@@ -118,6 +118,20 @@ def test_links_that_lead_to_a_corpus_are_not_followed_into_it(link: str, tmp_pat
     assert accounted(found) == found.num_files
 
 
+def test_sequences_that_share_a_folder_are_told_apart(tmp_path: Path) -> None:
+    """KUMC's training frames lie in one folder, and only the files beside them say to which sequence they belong."""
+    for stem, sequence in ((1, "a"), (2, "a"), (3, "b"), (4, "b")):
+        tree(tmp_path, f"train2019/Image/{stem}.jpg")
+        beside = tmp_path / "train2019" / "Annotation" / f"{stem}.xml"
+        beside.parent.mkdir(exist_ok=True)
+        beside.write_text(
+            f"<annotation><path>/data/{sequence}/{stem % 2 if sequence == 'a' else 7}.jpg</path></annotation>"
+        )
+    found = scan(load_source("kumc"), tmp_path)
+    assert [r.subject for r in found.recordings] == ["train2019/Image (train-a)"]
+    assert [e.subject for e in found.exclusions if e.unit == "recording"] == ["train2019/Image (train-b)"]
+
+
 def test_undecodable_names_become_printable(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"bad\xff\nname.txt")).write_bytes(b"x")
     [exclusion] = scan(PUBLIC, tmp_path).exclusions

@@ -11,9 +11,10 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, ValidationError
+from pydantic.fields import FieldInfo
 
 from endocorpus.errors import UsageError, did_you_mean
 
@@ -26,6 +27,17 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
 
 
+def by_kind(default: str) -> Discriminator:
+    """Tells the classes of a section apart, as in
+    ``Annotated[Annotated[A, Tag("a")] | Annotated[B, Tag("b")], by_kind("a")]``.
+
+    Each has a field `kind` with its tag as default; a table without one means `default`.
+    """
+    return Discriminator(
+        lambda given: given.get("kind", default) if isinstance(given, dict) else getattr(given, "kind", None)
+    )
+
+
 def load_settings(
     kind: type[S],
     path: Path | None = None,
@@ -35,6 +47,9 @@ def load_settings(
     bases: Mapping[str, Path] = MappingProxyType({}),
 ) -> S:
     """Read settings of `kind` from a TOML file, then apply `section.key=value` overrides on top.
+
+    A section may be one of several classes, which its `kind` tells apart (`by_kind`). Where a file or an override
+    chooses another one, the settings below it that the new class has as well stay, and the others go.
 
     Args:
         kind: the settings class; its defaults stand where neither file nor overrides say anything.
@@ -48,10 +63,13 @@ def load_settings(
         UsageError: unreadable file, invalid TOML, unknown key (with the nearest known one), wrong type or range.
     """
     where = str(path) if path else "configuration"
-    table = _merged(defaults, _read_with_base(path, bases) if path else {})
+    table = _laid_over(kind, defaults, _read_with_base(kind, path, bases) if path else {})
     _refuse_unknown(kind, table, where)
     overrides = list(overrides)
-    for override in overrides:
+    for override in sorted(overrides, key=_chooses_a_kind, reverse=True):
+        above: dict[str, Any] = {}
+        _set(above, override)
+        table = _laid_over(kind, table, above)
         _set(table, override)
         _refuse_unknown(kind, table, f"--set {override}")
     try:
@@ -59,7 +77,7 @@ def load_settings(
         return kind.model_validate_json(json.dumps(table, default=str))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(_where_it_stands(kind, first["loc"]))
         to_blame = [f"--set {override}" for override in overrides if _touches(override, key)]
         got = "" if isinstance(first["input"], Mapping) else f" (got {first['input']!r})"
         said = first["msg"].removeprefix("Value error, ")
@@ -93,14 +111,25 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
 
 
-def _read_with_base(path: Path, bases: Mapping[str, Path]) -> dict[str, Any]:
+def _read_with_base(kind: type[BaseModel], path: Path, bases: Mapping[str, Path]) -> dict[str, Any]:
     table = _read_toml(path)
     if not bases or "base" not in table:
         return table
     base = table.pop("base")
     if base not in bases:
         raise UsageError(f"{path}: base = {base!r} is not a shipped configuration ({', '.join(sorted(bases))})")
-    return _merged(_read_toml(bases[base]), table)
+    return _laid_over(kind, _read_toml(bases[base]), table)
+
+
+def _laid_over(kind: type[BaseModel], below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """As `_merged`; where `above` chooses another class for a section, without what only the one before knows."""
+    both = _merged(below, above)
+    for name, field in kind.model_fields.items():
+        before, now = _settings_of(field, below.get(name)), _settings_of(field, both.get(name))
+        if before is not now and now is not None and isinstance(both.get(name), dict):
+            kept = now.model_fields.keys() | above[name].keys()
+            both[name] = {key: value for key, value in both[name].items() if key in kept}
+    return both
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,6 +139,11 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
         if isinstance(below[key], Mapping) and isinstance(above[key], Mapping):
             both[key] = _merged(below[key], above[key])
     return both
+
+
+def _chooses_a_kind(override: str) -> bool:
+    """These come first, so that the order in which overrides are given does not matter."""
+    return override.partition("=")[0].strip().endswith(".kind")
 
 
 def _set(table: dict[str, Any], override: str) -> None:
@@ -129,16 +163,27 @@ def _set(table: dict[str, Any], override: str) -> None:
 
 
 def _refuse_unknown(root: type[BaseModel], table: Mapping[str, Any], where: str) -> None:
-    known = _known_keys(root)
+    for name, field in root.model_fields.items():
+        members, given = _members(field.annotation), table.get(name)
+        if members and isinstance(given, Mapping) and given.get("kind", _default_kind(field)) not in members:
+            raise UsageError(f"{where}: {name}.kind = {given['kind']!r} is none of {', '.join(members)}")
+    known = _known_keys(root, table)
     for key in _keys(table):
-        if key in known:
-            continue
-        # A key of the right name in the wrong section is the commonest mistake, so names count before sections.
-        section, _, leaf = key.rpartition(".")
-        near = [k for k in known if k.rpartition(".")[2] == leaf]
-        near = near or [k for k, told in known.items() if k.startswith(f"{section}.") and _mentions(told, leaf)]
-        hint = f"; did you mean {near[0]!r}?" if near else did_you_mean(key, sorted(known))
-        raise UsageError(f"{where}: unknown key {key!r}{hint}")
+        if key not in known:
+            raise UsageError(f"{where}: unknown key {key!r}{_hint(root, key, known)}")
+
+
+def _hint(root: type[BaseModel], key: str, known: Mapping[str, str]) -> str:
+    """What may have been meant. A key of the right name in the wrong section is the commonest mistake, so names count
+    before sections."""
+    section, _, leaf = key.rpartition(".")
+    members = _members(root.model_fields[section].annotation) if section in root.model_fields else {}
+    others = [kind for kind, member in members.items() if leaf in member.model_fields]
+    if others:
+        return f"; it is a setting of {section}.kind = {' or '.join(repr(kind) for kind in others)}"
+    near = [k for k in known if k.rpartition(".")[2] == leaf]
+    near = near or [k for k, told in known.items() if k.startswith(f"{section}.") and _mentions(told, leaf)]
+    return f"; did you mean {near[0]!r}?" if near else did_you_mean(key, sorted(known))
 
 
 def _mentions(description: str, word: str) -> bool:
@@ -152,21 +197,50 @@ def _keys(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _keys(value, f"{prefix}{key}.")
 
 
-def _known_keys(kind: type[BaseModel], prefix: str = "") -> dict[str, str]:
-    """Keys in the order of their declaration, with what is said of them."""
+def _known_keys(kind: type[BaseModel], table: object, prefix: str = "") -> dict[str, str]:
+    """Keys in the order of their declaration, with what is said of them; `table` tells which classes are chosen."""
     known: dict[str, str] = {}
     for name, field in kind.model_fields.items():
         known[prefix + name] = field.description or ""
-        nested = _settings_of(field.annotation)
+        given = table.get(name) if isinstance(table, Mapping) else None
+        nested = _settings_of(field, given)
         if nested is not None:
-            known |= _known_keys(nested, f"{prefix}{name}.")
+            known |= _known_keys(nested, given, f"{prefix}{name}.")
     return known
 
 
-def _settings_of(annotation: object) -> type[BaseModel] | None:
-    """The settings class behind an annotation such as `ViewConfig` or `ViewConfig | None`."""
+def _settings_of(field: FieldInfo, given: object) -> type[BaseModel] | None:
+    """The settings class that `given` is read as; None where the field holds plain values, or the kind is unknown."""
+    members = _members(field.annotation)
+    if members:
+        return members.get(
+            given.get("kind", _default_kind(field)) if isinstance(given, Mapping) else _default_kind(field)
+        )
+    return next(iter(_classes(field.annotation)), None)
+
+
+def _default_kind(field: FieldInfo) -> str:
+    return str(getattr(field.default, "kind", ""))
+
+
+def _members(annotation: object) -> dict[str, type[BaseModel]]:
+    """The classes that a section may be, by the `kind` that chooses each; empty where there is nothing to choose."""
+    return {found.model_fields["kind"].default: found for found in _classes(annotation) if "kind" in found.model_fields}
+
+
+def _classes(annotation: object) -> list[type[BaseModel]]:
+    """The settings classes behind an annotation such as `ViewConfig`, `ViewConfig | None`, `Annotated[A | B, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
+        return [annotation]
+    if get_origin(annotation) is Annotated:
+        return _classes(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
-        return next((found for part in get_args(annotation) if (found := _settings_of(part))), None)
-    return None
+        return [found for part in get_args(annotation) for found in _classes(part)]
+    return []
+
+
+def _where_it_stands(kind: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:
+    """The place of an error as keys: pydantic names the chosen class of a section as well."""
+    keys = [str(part) for part in place]
+    field = kind.model_fields.get(keys[0]) if keys else None
+    return keys[:1] + keys[2:] if field and len(keys) > 1 and keys[1] in _members(field.annotation) else keys

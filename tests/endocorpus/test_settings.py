@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field, Tag
 
 from endocorpus.config import BuildConfig
 from endocorpus.errors import UsageError
-from endocorpus.settings import load_settings, to_toml
+from endocorpus.settings import Settings, by_kind, load_settings, to_toml
 
 
 def test_file_then_overrides(tmp_path: Path) -> None:
@@ -84,3 +86,60 @@ def test_a_file_that_cannot_be_read_or_parsed(tmp_path: Path) -> None:
     bad.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="not valid TOML"):
         load_settings(BuildConfig, bad)
+
+
+class Pen(Settings):
+    kind: Literal["pen"] = "pen"
+    colour: str = "blue"
+    width: float = Field(default=1.0, gt=0)
+    ink: int = 3
+
+
+class Pencil(Settings):
+    kind: Literal["pencil"] = "pencil"
+    colour: str = "grey"
+    width: float = Field(default=0.5, gt=0)
+    hardness: int = 2
+
+
+class Desk(Settings):
+    tool: Annotated[Annotated[Pen, Tag("pen")] | Annotated[Pencil, Tag("pencil")], by_kind("pen")] = Pen()
+    drawers: Pen = Pen()
+
+
+def test_a_section_that_is_one_of_several(tmp_path: Path) -> None:
+    base, mine = tmp_path / "base.toml", tmp_path / "mine.toml"
+    base.write_text('[tool]\ncolour = "red"\nink = 9\n')
+    mine.write_text('base = "base"\n[tool]\nkind = "pencil"\nhardness = 4\n')
+    assert load_settings(Desk, base).tool == Pen(colour="red", ink=9), "without a kind it is the default's"
+    chosen = load_settings(Desk, mine, bases={"base": base})
+    assert chosen.tool == Pencil(colour="red", hardness=4), "what both know stays, what the other knew goes"
+    (tmp_path / "printed.toml").write_text(to_toml(chosen))
+    assert load_settings(Desk, tmp_path / "printed.toml") == chosen
+    for overrides in (["tool.kind=pencil", "tool.hardness=5"], ["tool.hardness=5", "tool.kind=pencil"]):
+        assert load_settings(Desk, base, overrides).tool == Pencil(colour="red", hardness=5)
+    assert load_settings(Desk, mine, ["tool.kind=pen"], bases={"base": base}).tool == Pen(colour="red")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("tool.kind=brush", "--set tool.kind=brush: tool.kind = 'brush' is none of pen, pencil"),
+        ("tool.hardness=4", "unknown key 'tool.hardness'; it is a setting of tool.kind = 'pencil'"),
+        ("tool.colur=4", "unknown key 'tool.colur'; did you mean 'tool.colour'?"),
+        ("tool.width=0", "--set tool.width=0: tool.width: Input should be greater than 0 (got 0)"),
+        ("tool=pen", "tool"),
+    ],
+)
+def test_what_is_wrong_in_one_of_several(override: str, told: str) -> None:
+    with pytest.raises(UsageError) as error:
+        load_settings(Desk, overrides=[override])
+    assert told in str(error.value)
+
+
+def test_what_a_file_says_of_another_kind_is_not_passed_over(tmp_path: Path) -> None:
+    base, mine = tmp_path / "base.toml", tmp_path / "mine.toml"
+    base.write_text("[tool]\nink = 9\n")
+    mine.write_text('base = "base"\n[tool]\nkind = "pencil"\nink = 8\n')
+    with pytest.raises(UsageError, match=r"mine\.toml: unknown key 'tool\.ink'; it is a setting of tool\.kind = 'pen'"):
+        load_settings(Desk, mine, bases={"base": base})

@@ -16,6 +16,7 @@ from endofm.data.settings import DataConfig
 from endofm.data.views import ViewConfig
 from endofm.distributed import DeviceChoice, Sharding
 from endofm.models import ModelConfig
+from endofm.objectives import ObjectiveConfig
 from endofm.objectives.dino import DinoConfig
 from endofm.optim import Length, OptimConfig
 
@@ -80,7 +81,7 @@ class PretrainConfig(Settings):
 
     views: ViewConfig = ViewConfig()
     model: ModelConfig = ModelConfig()
-    objective: DinoConfig = DinoConfig()
+    objective: ObjectiveConfig = DinoConfig()
     optim: OptimConfig = OptimConfig()
     data: DataConfig = DataConfig()
     run: RunConfig = RunConfig()

@@ -21,9 +21,6 @@ class ObjectiveSettings(Settings):
     """The `kind` of views that the objective learns from; see `endofm.data.plan`."""
 
 
-from endofm.models.flops import Shape
-
-
 @dataclass(frozen=True)
 class LossOutput:
     """What one step yields: the loss to differentiate, and scalars to watch.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Literal, Self
 
 import torch
@@ -18,57 +19,64 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, softmax
 
-from endocorpus.settings import Settings
 from endofm.distributed import all_reduce_mean_
 from endofm.health import spread_of
 from endofm.models import ModelConfig, VideoTransformer, create_backbone
 from endofm.models.flops import Shape, passes
 from endofm.models.heads import DINOHead
-from endofm.objectives import LossOutput, Objective
+from endofm.objectives.base import LossOutput, Objective, ObjectiveSettings
 from endofm.optim import Horizon, Length, cosine
 
 
-class DinoConfig(Settings):
-    """The loss and the teacher; the defaults are what the Endo-FM code runs with."""
+class DistillationConfig(ObjectiveSettings):
+    """Head, temperatures and teacher; the defaults are what the Endo-FM code runs with."""
 
+    kind: str
     prototypes: int = Field(default=65536, ge=2)
     head_hidden: int = Field(default=2048, ge=1)
     head_bottleneck: int = Field(default=256, ge=1)
     student_temperature: float = Field(default=0.1, gt=0, description="0.1 in the released code, 0.07 in the paper.")
     teacher_temperature: float = Field(default=0.04, gt=0)
-    reduction: Literal["mean", "sum"] = Field(
-        default="mean", description="Over the pairs of views: mean in the released code, sum in the paper."
-    )
     centre_momentum: float = Field(default=0.9, ge=0, le=1)
     teacher_momentum: float = Field(default=0.996, ge=0, le=1, description="At step 0; a cosine takes it to 1.")
-    teacher_drop_path: bool = Field(
-        default=False, description="Whether the teacher drops paths as the student does: a slip of the released code."
-    )
     freeze_last_layer: Length = Field(default="1 epoch", description="The student's prototypes stay put for this long.")
 
 
-class Dino(Objective):
-    """DINO with any number of views, of any shapes.
+class DinoConfig(DistillationConfig):
+    """The loss and the teacher; the defaults are what the Endo-FM code runs with."""
+
+    kind: Literal["dino"] = "dino"
+    reduction: Literal["mean", "sum"] = Field(
+        default="mean", description="Over the pairs of views: mean in the released code, sum in the paper."
+    )
+    teacher_drop_path: bool = Field(
+        default=False, description="Whether the teacher drops paths as the student does: a slip of the released code."
+    )
+
+
+class Distillation(Objective):
+    """What every objective with a slow teacher has: two networks, the centre, and the loss between class tokens.
 
     State: `student.*`, `teacher.*` (each `backbone.*` and `head.*`, as in the released checkpoints) and `centre`.
     """
 
     centre: Tensor
 
-    def __init__(self, config: DinoConfig, model: ModelConfig, *, num_globals: int, horizon: Horizon) -> None:
+    def __init__(self, config: DistillationConfig, model: ModelConfig, *, num_globals: int, horizon: Horizon) -> None:
         """A student initialised from torch's global generator, and a teacher that equals it.
 
         Args:
+            config: of which the fields of `DistillationConfig` are read here.
+            model: shape of the backbone.
             num_globals: how many of the views, counted from the first, are global.
             horizon: the length of the run, for the teacher's momentum and the frozen start.
         """
         super().__init__()
-        self.config, self.num_globals, self.horizon = config, num_globals, horizon
+        self.distillation, self.num_globals, self.horizon = config, num_globals, horizon
         self.student = StudentTeacher(config, model)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.register_buffer("centre", torch.zeros(config.prototypes))
         self._batch_centres: list[Tensor] = []  # of the parts of the step at hand
-        self.train()
 
     @property
     def encoder(self) -> VideoTransformer:
@@ -76,12 +84,76 @@ class Dino(Objective):
         return self.teacher.backbone
 
     def train(self, mode: bool = True) -> Self:
+        """As in torch, but the teacher stays in evaluation mode: its targets carry no stochastic depth."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def distil(self, features_GBD: Tensor, logits_GBK: Tensor, logits_VBK: Tensor, step: int) -> LossOutput:
+        """Cross-entropy, the mean over all ordered pairs (global view of the teacher, other view of the student).
+
+        Args:
+            features_GBD: what the teacher's backbone makes of the global views.
+            logits_GBK: what its head makes of those.
+            logits_VBK: what the student makes of all views.
+            step: counted from 0.
+        """
+        config = self.distillation
+        with torch.autocast(logits_VBK.device.type, enabled=False):
+            targets_GBK = softmax((logits_GBK - self.centre) / config.teacher_temperature, dim=-1)
+            log_student_VBK = log_softmax(logits_VBK / config.student_temperature, dim=-1)
+            pairs_GV = cross_entropies(targets_GBK, log_student_VBK)
+        self._batch_centres.append(logits_GBK.mean(dim=(0, 1)))
+        monitors = {**_parts_of(pairs_GV.detach()), **self._monitors(targets_GBK, features_GBD)}
+        constants = {"ema": self._momentum(step), "loss_at_chance": math.log(config.prototypes)}
+        return LossOutput(mean_over_pairs(pairs_GV), features_GBD[0].detach(), monitors, constants)
+
+    def _monitors(self, targets_GBK: Tensor, features_GBD: Tensor) -> dict[str, Tensor]:
+        """What tells a collapse: see `information`; `teacher_entropy` is that of a target, as a share of ln K."""
+        targets_XK = targets_GBK.flatten(0, 1)
+        return {
+            "teacher_entropy": torch.special.entr(targets_XK).sum(-1).mean() / math.log(self.distillation.prototypes),
+            "teacher_information": information(targets_XK),
+            "centre_norm": self.centre.norm(),
+            "feature_spread": spread_of(features_GBD.flatten(0, 1)),
+        }
+
+    def frozen(self, step: int) -> Iterable[nn.Parameter]:
+        """The student's prototypes, while `freeze_last_layer` lasts."""
+        frozen = step < self.horizon.steps(self.distillation.freeze_last_layer)
+        return self.student.head.last_layer.parameters() if frozen else ()
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Move the teacher towards the student, and the centre towards the mean of this step's teacher logits."""
+        student: list[Tensor] = list(self.student.parameters())
+        teacher: list[Tensor] = list(self.teacher.parameters())
+        torch._foreach_lerp_(teacher, student, 1 - self._momentum(step))
+        batch_centre = all_reduce_mean_(torch.stack(self._batch_centres).mean(dim=0))
+        self._batch_centres.clear()
+        # After a step that was skipped for its numbers, the centre stays finite as well.
+        batch_centre = torch.where(batch_centre.isfinite().all(), batch_centre, self.centre)
+        self.centre.lerp_(batch_centre, 1 - self.distillation.centre_momentum)
+
+    def _momentum(self, step: int) -> float:
+        return cosine(step, self.horizon.total_steps, self.distillation.teacher_momentum, 1.0)
+
+
+class Dino(Distillation):
+    """DINO with any number of views, of any shapes."""
+
+    def __init__(self, config: DinoConfig, model: ModelConfig, *, num_globals: int, horizon: Horizon) -> None:
+        """See `Distillation`."""
+        super().__init__(config, model, num_globals=num_globals, horizon=horizon)
+        self.config = config
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
         """As in torch, but the teacher stays in evaluation mode unless `teacher_drop_path`: so its targets carry no
         stochastic depth. The released code leaves it training; its targets are those of a random sub-network.
         """
         super().train(mode)
-        if not self.config.teacher_drop_path:
-            self.teacher.eval()
+        self.teacher.train(mode and self.config.teacher_drop_path)
         return self
 
     def loss(self, views: Sequence[Tensor], step: int) -> LossOutput:
@@ -95,63 +167,23 @@ class Dino(Objective):
         with torch.no_grad():
             features_GBD, logits_GBK = self.teacher(views[: self.num_globals])
         _, logits_VBK = self.student(views)
-        with torch.autocast(logits_VBK.device.type, enabled=False):
-            targets_GBK = softmax((logits_GBK - self.centre) / self.config.teacher_temperature, dim=-1)
-            log_student_VBK = log_softmax(logits_VBK / self.config.student_temperature, dim=-1)
-            loss = mean_cross_entropy(targets_GBK, log_student_VBK)
-        pairs = self.num_globals * (len(views) - 1) if self.config.reduction == "sum" else 1
-        self._batch_centres.append(logits_GBK.mean(dim=(0, 1)))
-        constants = {"ema": self._momentum(step), "loss_at_chance": pairs * math.log(self.config.prototypes)}
-        return LossOutput(loss * pairs, features_GBD[0].detach(), self._monitors(targets_GBK, features_GBD), constants)
-
-    def _monitors(self, targets_GBK: Tensor, features_GBD: Tensor) -> dict[str, Tensor]:
-        """What tells a collapse.
-
-        `teacher_entropy`: of a target, as a share of ln K. `teacher_information`: how much a target tells about which
-        clip and view it is of, the mean KL divergence from the mean target, as a share of the most that so many targets
-        could tell; 0 where all are alike, whether they name one prototype or none.
-        """
-        targets_XK = targets_GBK.flatten(0, 1)
-        entropy = torch.special.entr(targets_XK).sum(-1).mean()
-        most = math.log(min(targets_XK.shape))
-        information = (torch.special.entr(targets_XK.mean(dim=0)).sum() - entropy) / most if most else entropy * 0
-        return {
-            "teacher_entropy": entropy / math.log(self.config.prototypes),
-            "teacher_information": information,
-            "centre_norm": self.centre.norm(),
-            "feature_spread": spread_of(features_GBD.flatten(0, 1)),
-        }
-
-    def frozen(self, step: int) -> Iterable[nn.Parameter]:
-        """The student's prototypes, while `freeze_last_layer` lasts."""
-        frozen = step < self.horizon.steps(self.config.freeze_last_layer)
-        return self.student.head.last_layer.parameters() if frozen else ()
-
-    @torch.no_grad()
-    def after_step(self, step: int) -> None:
-        """Move the teacher towards the student, and the centre towards the mean of this step's teacher logits."""
-        student: list[Tensor] = list(self.student.parameters())
-        teacher: list[Tensor] = list(self.teacher.parameters())
-        torch._foreach_lerp_(teacher, student, 1 - self._momentum(step))
-        batch_centre = all_reduce_mean_(torch.stack(self._batch_centres).mean(dim=0))
-        self._batch_centres.clear()
-        # After a step that was skipped for its numbers, the centre stays finite as well.
-        batch_centre = torch.where(batch_centre.isfinite().all(), batch_centre, self.centre)
-        self.centre.lerp_(batch_centre, 1 - self.config.centre_momentum)
+        output = self.distil(features_GBD, logits_GBK, logits_VBK, step)
+        if self.config.reduction == "mean":
+            return output
+        pairs = self.num_globals * (len(views) - 1)
+        at_chance = {"loss_at_chance": pairs * output.constants["loss_at_chance"]}
+        return replace(output, loss=output.loss * pairs, constants={**output.constants, **at_chance})
 
     def step_flops(self, shapes: Sequence[Shape]) -> int:
         """The student sees all views, forwards and backwards, the teacher the global ones."""
         model = self.encoder.config
         return 3 * passes(model, shapes) + passes(model, shapes[: self.num_globals])
 
-    def _momentum(self, step: int) -> float:
-        return cosine(step, self.horizon.total_steps, self.config.teacher_momentum, 1.0)
-
 
 class StudentTeacher(nn.Module):
     """Backbone and head: the network that student and teacher each have one of."""
 
-    def __init__(self, config: DinoConfig, model: ModelConfig) -> None:
+    def __init__(self, config: DistillationConfig, model: ModelConfig) -> None:
         super().__init__()
         self.backbone = create_backbone(model)
         self.head = DINOHead(
@@ -176,13 +208,42 @@ def encode_by_shape(backbone: nn.Module, views: Sequence[Tensor]) -> Tensor:
     return torch.stack([features[index] for index in range(len(views))])
 
 
-def mean_cross_entropy(targets_GBK: Tensor, log_student_VBK: Tensor) -> Tensor:
-    """-sum_k p log q, averaged over clips and over the G * (V-1) pairs of different views, all with equal weight.
+def cross_entropies(targets_GBK: Tensor, log_student_VBK: Tensor) -> Tensor:
+    """-sum_k p log q of every pair of views, averaged over clips [G, V]; 0 for a view and itself, which is no pair.
 
-    View g of the teacher is view g of the student, and that pair is left out. With 2 global and 8 local views these
-    are 18 pairs; the paper's two losses, globals against globals and against locals, are their two parts.
+    View g of the teacher is view g of the student.
     """
     (num_globals, num_clips, _), num_views = targets_GBK.shape, len(log_student_VBK)
     pairs_GV = -torch.einsum("gbk,vbk->gv", targets_GBK, log_student_VBK) / num_clips
     different_GV = ~torch.eye(num_globals, num_views, dtype=torch.bool, device=pairs_GV.device)
-    return pairs_GV.masked_fill(~different_GV, 0).sum() / (num_globals * (num_views - 1))
+    return pairs_GV.masked_fill(~different_GV, 0)
+
+
+def mean_over_pairs(pairs_GV: Tensor) -> Tensor:
+    """The mean over the G * (V-1) pairs of different views, all with equal weight.
+
+    With 2 global and 8 local views these are 18 pairs; the paper's two losses, globals against globals and against
+    locals, are their two parts.
+    """
+    num_globals, num_views = pairs_GV.shape
+    return pairs_GV.sum() / (num_globals * (num_views - 1))
+
+
+def _parts_of(pairs_GV: Tensor) -> dict[str, Tensor]:
+    """The means over pairs of two global views, and of a global and a local one; each where there are such pairs."""
+    num_globals, num_views = pairs_GV.shape
+    parts = {}
+    if num_globals > 1:
+        parts["loss_global"] = pairs_GV[:, :num_globals].sum() / (num_globals * (num_globals - 1))
+    if num_views > num_globals:
+        parts["loss_local"] = pairs_GV[:, num_globals:].mean()
+    return parts
+
+
+def information(targets_XK: Tensor) -> Tensor:
+    """How much a target tells about which one it is: the mean KL divergence from the mean target, as a share of the
+    most that so many targets could tell; 0 where all are alike, whether they name one prototype or none."""
+    entropy = torch.special.entr(targets_XK).sum(-1).mean()
+    most = math.log(min(targets_XK.shape))
+    told: Tensor = torch.special.entr(targets_XK.mean(dim=0)).sum() - entropy
+    return told / most if most else entropy * 0

@@ -75,6 +75,8 @@ def test_a_base_is_named_in_the_file_and_shipped(tmp_path: Path) -> None:
         ("views.global_size=100", "views.global_size = 100 must be a multiple of model.patch_size = 16"),
         ("views.local_size=40", "views.local_size = 40 must be a multiple of model.patch_size = 16"),
         ("objective.student_temperature=0", "objective.student_temperature"),
+        ("objective.kind=dyno", "objective.kind = 'dyno' is none of dino"),
+        ("objective.prototips=3", "unknown key 'objective.prototips'; did you mean 'objective.prototypes'"),
         ("optim.warmup=ten", "optim.warmup"),
     ],
 )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from endofm.models import ModelConfig
 from endofm.models.heads import DINOHead
-from endofm.objectives.dino import Dino, DinoConfig, encode_by_shape, mean_cross_entropy
+from endofm.objectives.dino import Dino, DinoConfig, cross_entropies, encode_by_shape, mean_over_pairs
 from endofm.optim import Horizon
 
 MODEL = ModelConfig(embed_dim=16, depth=2, num_heads=2, image_size=32, num_frames=4, drop_path=0.5)
@@ -58,13 +58,23 @@ def test_loss_is_the_mean_over_all_ordered_pairs(num_globals: int, num_locals: i
     assert loss.item() == pytest.approx((sum(terms) / len(terms)).item(), rel=1e-5)
 
 
+def test_the_loss_has_two_parts() -> None:
+    """The mean over pairs of globals and the mean over pairs with a local view, weighed by how many there are."""
+    for num_globals, num_locals in [(2, 3), (3, 0), (1, 2)]:
+        output = make_dino(num_globals).eval().loss(make_views(num_globals, num_locals), step=0)
+        pairs = {"loss_global": num_globals * (num_globals - 1), "loss_local": num_globals * num_locals}
+        assert pairs.keys() & output.monitors.keys() == {name for name, count in pairs.items() if count}
+        total = sum(count * output.monitors[name].item() for name, count in pairs.items() if count)
+        assert output.loss.item() == pytest.approx(total / sum(pairs.values()), rel=1e-6)
+
+
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 3), st.integers(0, 4), st.integers(1, 3))
 def test_a_view_is_never_its_own_target(num_globals: int, num_locals: int, clips: int) -> None:
     views = max(2, num_globals + num_locals)
     targets = torch.softmax(torch.randn(num_globals, clips, 6), -1)
     log_student = torch.log_softmax(torch.randn(views, clips, 6), -1).requires_grad_()
-    mean_cross_entropy(targets, log_student).backward()
+    mean_over_pairs(cross_entropies(targets, log_student)).backward()
     assert log_student.grad is not None
     for view in range(views):
         others = [g for g in range(num_globals) if g != view]

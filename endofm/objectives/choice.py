@@ -1,0 +1,24 @@
+"""Which objective a run has: `[objective] kind` in its configuration."""
+
+from __future__ import annotations
+
+from endofm.models import ModelConfig
+from endofm.objectives.base import Objective
+from endofm.objectives.dino import Dino, DinoConfig
+from endofm.optim import Horizon
+
+ObjectiveConfig = DinoConfig
+
+
+def create_objective(config: ObjectiveConfig, model: ModelConfig, *, num_globals: int, horizon: Horizon) -> Objective:
+    """The objective that `config` describes, initialised from torch's global generator.
+
+    Args:
+        config: one of the classes of `ObjectiveConfig`; its class decides.
+        model: shape of the backbone.
+        num_globals: how many of the views, counted from the first, are global.
+        horizon: the length of the run, for what changes in the course of it.
+    """
+    match config:
+        case DinoConfig():
+            return Dino(config, model, num_globals=num_globals, horizon=horizon)

@@ -46,8 +46,7 @@ from endofm.distributed import (
 from endofm.health import Alarms, Health
 from endofm.metrics import Cost, MetricsFile, RunLog
 from endofm.models.transformer import Block, VideoTransformer
-from endofm.objectives import LossOutput
-from endofm.objectives.dino import Dino
+from endofm.objectives import LossOutput, create_objective
 from endofm.optim import Horizon, Schedule, clip_each_, make_optimizer, schedule_, skip_if_not_finite_
 from endofm.resume import resume, save
 from endofm.run import Run, deterministic, sole_writer
@@ -126,7 +125,8 @@ def _assemble(config: PretrainConfig, clips: ClipSet, run_dir: Path, world: Worl
     horizon = Horizon.of(config.run.length, num_clips=len(clips), batch_size=batch_size)
     schedule = Schedule(config.optim, horizon, batch_size)
     torch.manual_seed(config.run.seed)  # on every rank the same: all start from the same weights
-    objective = Dino(config.objective, config.model, num_globals=len(config.views.global_frames), horizon=horizon)
+    num_globals = len(config.views.global_frames)
+    objective = create_objective(config.objective, config.model, num_globals=num_globals, horizon=horizon)
     objective.to(world.device)
     units = [module for kind in (Block, VideoTransformer) for module in objective.modules() if isinstance(module, kind)]
     model = data_parallel(objective, world, config.run.sharding, units)

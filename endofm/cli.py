@@ -31,8 +31,8 @@ config_option = click.option(
     "config_name",
     default="endofm",
     show_default=True,
-    help="Shipped name (endofm, endofm-as-released, debug) or a TOML file, which says what differs from endofm, or "
-    """from debug if its first line is base = "debug".""",
+    help="A recipe by its name (endofm, debug, others in docs/recipes.md) or a TOML file, which says what differs from "
+    """endofm, or from debug if its first line is base = "debug".""",
 )
 set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Such as run.batch_size=8.")
 
@@ -130,7 +130,7 @@ def report(run_dir: Path, out: Path | None) -> None:
 def config(config_name: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print a configuration as TOML for --config, every setting with its value.
 
-    NAME is endofm (the default), endofm-as-released, debug, or a file. docs/recipes.md compares the first two.
+    NAME is endofm (the default), another recipe of docs/recipes.md, debug, or a file.
     """
     from endocorpus.settings import to_toml
     from endofm.config import load_config

@@ -18,6 +18,7 @@ from endofm.distributed import DeviceChoice, Sharding
 from endofm.models import ModelConfig
 from endofm.objectives import ObjectiveConfig
 from endofm.objectives.dino import DinoConfig
+from endofm.objectives.masked import MaskedConfig
 from endofm.optim import Length, OptimConfig
 
 UNCOMPARED = frozenset(
@@ -94,11 +95,17 @@ class PretrainConfig(Settings):
                 raise UsageError(f"views.{key} = {size} must be a multiple of model.patch_size = {patch}")
         if len(self.views.global_frames) + len(self.views.local_frames) < 2:
             raise UsageError("views: a single view has no other to be compared with; add to views.local_frames")
+        places = (self.views.global_size // self.model.patch_size) ** 2
+        if isinstance(self.objective, MaskedConfig) and not self.objective.hidden(places):
+            raise UsageError(
+                f"objective.masked_share = {self.objective.masked_share} hides none of the {places} patches of "
+                "views.global_size; raise one of the two"
+            )
         return self
 
 
 def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> PretrainConfig:
-    """A shipped configuration by its name ("debug", "endofm", "endofm-as-released"), or your own TOML file by its path.
+    """A shipped configuration by its name such as "debug", or your own TOML file by its path.
 
     Args:
         name_or_path: a name that is not shipped is taken for a path. A file states what differs from "endofm", or from

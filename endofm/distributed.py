@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -137,6 +137,8 @@ def data_parallel(module: nn.Module, world: World, sharding: Sharding, units: Se
         mesh = init_device_mesh(world.device.type, (world.size,))
         for unit in (*units, module):
             fully_shard(unit, mesh=mesh)
+            if hasattr(unit, "forward_tokens"):  # the backbone's other entrance gathers its weights as well
+                register_fsdp_forward_method(unit, "forward_tokens")
         return module
     devices = [world.device] if world.device.type == "cuda" else None
     return DistributedDataParallel(module, device_ids=devices)
@@ -181,6 +183,12 @@ def load_whole_state_(
     """Put back what `whole_state` gave, in any world and sharding; each process holds all of `state`."""
     set_model_state_dict(module, state[0], options=StateDictOptions(full_state_dict=True))
     set_optimizer_state_dict(module, optimizer, state[1], options=StateDictOptions(full_state_dict=True))
+
+
+def global_rows(count: int, first: int = 0) -> list[int]:
+    """Where `count` rows of this process, from its row `first` on, are in the global batch; see `gather_rows`."""
+    rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    return [row * size + rank for row in range(first, first + count)]
 
 
 def gather_rows(rows_BD: Tensor) -> Tensor:

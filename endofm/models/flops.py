@@ -13,15 +13,19 @@ Shape = tuple[int, int]
 """Frames, and height and width in pixels, of a view."""
 
 
-def forward_flops(config: ModelConfig, shape: Shape) -> int:
-    """Operations of one forward pass of the backbone over one view."""
+def forward_flops(config: ModelConfig, shape: Shape, places: int | None = None) -> int:
+    """Operations of one forward pass of the backbone over one view; over `places` of its patches only, if given."""
     T, N, D = shape[0], (shape[1] // config.patch_size) ** 2, config.embed_dim
-    hidden = int(D * config.mlp_ratio)
     embed = 2 * T * N * 3 * config.patch_size**2 * D
+    return embed + config.depth * block_flops(T, N if places is None else places, D, int(D * config.mlp_ratio))
+
+
+def block_flops(T: int, N: int, D: int, hidden: int) -> int:
+    """Operations of one block of width `D` over `T` frames of `N` patches, with `hidden` units in its perceptron."""
     time = 2 * T * N * 5 * D * D + 4 * N * T * T * D  # queries, keys, values, projection, temporal_fc; attention
     space = 2 * T * (N + 1) * 4 * D * D + 4 * T * (N + 1) ** 2 * D
     perceptron = 2 * (T * N + 1) * 2 * D * hidden
-    return embed + config.depth * (time + space + perceptron)
+    return time + space + perceptron
 
 
 def passes(config: ModelConfig, shapes: Iterable[Shape]) -> int:

@@ -15,6 +15,8 @@ Shape suffixes, `tokens_BLD` being three-dimensional and so on:
 
 from __future__ import annotations
 
+import math
+
 import torch
 from pydantic import Field, ValidationInfo, field_validator
 from timm.layers.drop import DropPath
@@ -98,30 +100,39 @@ class VideoTransformer(nn.Module):
         """
         return self._normed(self._encode(clip_BCTHW)[:, 0])
 
-    def forward_tokens(self, clip_BCTHW: Tensor) -> Tensor:
-        """As `forward`, but all tokens [B, 1+N*T, D]: the class token, then patch by patch its T frames."""
-        return self._normed(self._encode(clip_BCTHW))
+    def forward_tokens(self, clip_BCTHW: Tensor, places_BK: Tensor | None = None) -> Tensor:
+        """As `forward`, but all tokens [B, 1+N*T, D]: the class token, then patch by patch its T frames.
+
+        Args:
+            clip_BCTHW: as `forward` takes them.
+            places_BK: int64. If given, only these K of each clip's N patches are looked at, the same in all frames, and
+                the tokens are [B, 1+K*T, D] in this order. What the others show has no influence.
+        """
+        return self._normed(self._encode(clip_BCTHW, places_BK))
 
     def _normed(self, tokens: Tensor) -> Tensor:
         normed: Tensor = self.norm(tokens)
         return normed
 
-    def _encode(self, clip_BCTHW: Tensor) -> Tensor:
-        tokens_BLD = self._embed(clip_BCTHW)
+    def _encode(self, clip_BCTHW: Tensor, places_BK: Tensor | None = None) -> Tensor:
+        tokens_BLD = self._embed(clip_BCTHW, places_BK)
         for block in self.blocks:
             tokens_BLD = block(tokens_BLD, num_frames=clip_BCTHW.shape[2])
         return tokens_BLD
 
-    def _embed(self, clip_BCTHW: Tensor) -> Tensor:
-        rows, columns = self._grid_of(clip_BCTHW)
+    def _embed(self, clip_BCTHW: Tensor, places_BK: Tensor | None) -> Tensor:
+        rows, columns = self.grid_of(clip_BCTHW)
         B, _, T, _, _ = clip_BCTHW.shape
         patches_FND = self.patch_embed(clip_BCTHW.transpose(1, 2).flatten(0, 1))
-        patches_FND = patches_FND + self._positions(rows, columns)
-        patches_BNTD = patches_FND.unflatten(0, (B, T)).transpose(1, 2) + self._times(T)
+        patches_FND = patches_FND + positions(self.pos_embed, rows, columns)
+        patches_BNTD = patches_FND.unflatten(0, (B, T)).transpose(1, 2) + times(self.time_embed, T)
+        if places_BK is not None:
+            patches_BNTD = at_places(patches_BNTD, places_BK)
         cls_1D = self.cls_token[0] + self.pos_embed[0, :1]
         return torch.cat([cls_1D.expand(B, 1, -1), patches_BNTD.flatten(1, 2)], dim=1)
 
-    def _grid_of(self, clip_BCTHW: Tensor) -> tuple[int, int]:
+    def grid_of(self, clip_BCTHW: Tensor) -> tuple[int, int]:
+        """Rows and columns of patches in a frame; raises as `forward` does."""
         shape, patch = tuple(clip_BCTHW.shape), self.config.patch_size
         if len(shape) != 5 or shape[1] != 3:
             raise ValueError(f"expected clips of shape [B, 3, T, H, W], got {list(shape)}")
@@ -129,19 +140,31 @@ class VideoTransformer(nn.Module):
             raise ValueError(f"height and width must be multiples of {patch}, got {shape[3]} x {shape[4]}")
         return shape[3] // patch, shape[4] // patch
 
-    def _positions(self, rows: int, columns: int) -> Tensor:
-        """Position of every patch [N, D]. The grid decides, not the token count: 28 x 7 is not 14 x 14."""
-        table_ND = self.pos_embed[0, 1:]
-        if (rows, columns) == (self.grid_size, self.grid_size):
-            return table_ND
-        grid_1Dhw = table_ND.T.reshape(1, -1, self.grid_size, self.grid_size)
-        return interpolate(grid_1Dhw, size=(rows, columns), mode="nearest")[0].flatten(1).T
 
-    def _times(self, num_frames: int) -> Tensor:
-        """Time of every frame [T, D]."""
-        if num_frames == self.config.num_frames:
-            return self.time_embed[0]
-        return interpolate(self.time_embed.transpose(1, 2), size=num_frames, mode="nearest")[0].T
+def positions(table_1LD: Tensor, rows: int, columns: int) -> Tensor:
+    """Position of every patch [N, D] out of a table for the class token and a square grid, by nearest neighbour.
+
+    The grid decides, not the token count: 28 x 7 is not 14 x 14.
+    """
+    table_ND = table_1LD[0, 1:]
+    side = math.isqrt(len(table_ND))
+    if (rows, columns) == (side, side):
+        return table_ND
+    grid_1Dhw = table_ND.T.reshape(1, -1, side, side)
+    return interpolate(grid_1Dhw, size=(rows, columns), mode="nearest")[0].flatten(1).T
+
+
+def times(table_1TD: Tensor, num_frames: int) -> Tensor:
+    """Time of every frame [T, D] out of a table, by nearest neighbour."""
+    if num_frames == table_1TD.shape[1]:
+        return table_1TD[0]
+    return interpolate(table_1TD.transpose(1, 2), size=num_frames, mode="nearest")[0].T
+
+
+def at_places(patches_BNTD: Tensor, places_BK: Tensor) -> Tensor:
+    """Of each clip its patches at some places, all their frames: [B, K, T, D]."""
+    places_BKTD = places_BK[:, :, None, None].expand(-1, -1, *patches_BNTD.shape[2:])
+    return patches_BNTD.gather(1, places_BKTD)
 
 
 class Block(nn.Module):

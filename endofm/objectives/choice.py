@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Tag
+
+from endocorpus.settings import by_kind
 from endofm.models import ModelConfig
 from endofm.objectives.base import Objective
 from endofm.objectives.dino import Dino, DinoConfig
+from endofm.objectives.masked import Masked, MaskedConfig
 from endofm.optim import Horizon
 
-ObjectiveConfig = DinoConfig
+ObjectiveConfig = Annotated[
+    Annotated[DinoConfig, Tag("dino")] | Annotated[MaskedConfig, Tag("masked")], by_kind("dino")
+]
 
 
 def create_objective(config: ObjectiveConfig, model: ModelConfig, *, num_globals: int, horizon: Horizon) -> Objective:
@@ -22,3 +30,5 @@ def create_objective(config: ObjectiveConfig, model: ModelConfig, *, num_globals
     match config:
         case DinoConfig():
             return Dino(config, model, num_globals=num_globals, horizon=horizon)
+        case MaskedConfig():
+            return Masked(config, model, num_globals=num_globals, horizon=horizon)

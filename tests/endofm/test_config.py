@@ -9,10 +9,11 @@ import pytest
 from endocorpus.errors import UsageError
 from endocorpus.settings import to_toml
 from endofm.config import UNCOMPARED, PretrainConfig, load_config, shipped_configs
+from endofm.objectives.dino import DinoConfig
 
 
 def test_what_ships() -> None:
-    assert shipped_configs() == ["debug", "endofm", "endofm-as-released"]
+    assert shipped_configs() == ["debug", "endofm", "endofm-as-released", "endofm-masked"]
     assert load_config("endofm") == PretrainConfig(), "the defaults are the published recipe"
     debug = load_config("debug")
     assert debug.run.device == "cpu"
@@ -26,6 +27,7 @@ def test_published_recipe() -> None:
         *[(frames, 96) for frames in (2, 2, 4, 4, 8, 8, 16, 16)],
     )
     objective = config.objective
+    assert isinstance(objective, DinoConfig)
     assert (objective.prototypes, objective.student_temperature, objective.teacher_temperature) == (65536, 0.1, 0.04)
     assert (config.run.batch_size, config.run.length) == (12, "30 epochs")
 
@@ -75,7 +77,7 @@ def test_a_base_is_named_in_the_file_and_shipped(tmp_path: Path) -> None:
         ("views.global_size=100", "views.global_size = 100 must be a multiple of model.patch_size = 16"),
         ("views.local_size=40", "views.local_size = 40 must be a multiple of model.patch_size = 16"),
         ("objective.student_temperature=0", "objective.student_temperature"),
-        ("objective.kind=dyno", "objective.kind = 'dyno' is none of dino"),
+        ("objective.kind=dyno", "objective.kind = 'dyno' is none of dino, masked"),
         ("objective.prototips=3", "unknown key 'objective.prototips'; did you mean 'objective.prototypes'"),
         ("optim.warmup=ten", "optim.warmup"),
     ],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from endocorpus.errors import UsageError
-from endocorpus.settings import Settings
+from endocorpus.settings import Settings, _classes
 from endofm import pretrain as module
 from endofm.config import PretrainConfig
 from endofm.pretrain import pretrain
@@ -51,16 +52,27 @@ OTHERWISE = {
     "model.image_size": "48",
     "model.num_frames": "3",
     "model.drop_path": "0.0",
+    "objective.kind": "masked",
     "objective.prototypes": "16",
     "objective.head_hidden": "8",
     "objective.head_bottleneck": "4",
-    "objective.student_temperature": "0.07",
+    "objective.student_temperature": "0.05",
     "objective.teacher_temperature": "0.05",
     "objective.reduction": "sum",
     "objective.centre_momentum": "0.5",
     "objective.teacher_momentum": "0.5",
     "objective.teacher_drop_path": "true",
     "objective.freeze_last_layer": "0 steps",
+    "objective.masked_share": "0.5",
+    "objective.patch_prototypes": "5",
+    "objective.patch_temperature": "0.2",
+    "objective.sinkhorn_temperature": "0.2",
+    "objective.sinkhorn_iterations": "1",
+    "objective.prototypes_follow": "both",
+    "objective.patch_weight": "0.9",
+    "objective.decoder_width": "8",
+    "objective.decoder_depth": "2",
+    "objective.decoder_heads": "4",
     "optim.lr_per_256_clips": "0.1",
     "optim.final_lr": "1e-3",
     "optim.warmup": "0 steps",
@@ -92,7 +104,6 @@ SHOWN_ELSEWHERE = {
     "data.cache_dir": "test_streamed_runs.py: test_a_run_from_a_server_that_drops_connections_is_the_local_run",
     "data.cache_gb": "test_streamed_runs.py: test_a_cache_too_small_is_refused",
     "data.retry_seconds": "test_streamed_runs.py: test_a_server_that_goes_away_is_one_line",
-    "objective.kind": "test_config.py: test_what_is_wrong_is_named",
     "run.sharding": "test_distributed.py: test_full_sharding_divides_what_is_held",
     "run.wandb": "test_sinks.py: test_weights_and_biases_keep_one_run",
     "run.skipped_steps": "test_pretrain.py: test_a_step_that_is_no_number_moves_nothing",
@@ -100,16 +111,29 @@ SHOWN_ELSEWHERE = {
 SHORT = ("run.length=4 steps", "run.checkpoint_every=3")
 
 
-def settings_of(kind: type[Settings], prefix: str = "") -> Iterator[str]:
-    """All keys, such as "run.seed"."""
+# What a section may be besides what it is by default, by its kind, and the settings that make this a toy.
+OTHER_KINDS = {
+    "masked": (
+        "objective.kind=masked", "objective.patch_prototypes=4", "objective.decoder_width=16",
+        "objective.decoder_depth=1", "objective.decoder_heads=2",
+    ),
+}  # fmt: skip
+
+
+def settings_of(kind: type[Settings], prefix: str = "", of: str = "") -> Iterator[tuple[str, str]]:
+    """All keys, such as "run.seed", each with the kind that the run must be of; "" for any."""
     for name, field in kind.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
-            yield from settings_of(field.annotation, f"{prefix}{name}.")
-        else:
-            yield prefix + name
+        nested = _classes(field.annotation)
+        if of and name == "kind":
+            continue  # to choose another kind again is to choose the first
+        for one in nested:
+            by_default = one is type(field.default)
+            yield from settings_of(one, f"{prefix}{name}.", of if by_default else one.model_fields["kind"].default)
+        if not nested:
+            yield of, prefix + name
 
 
-KEYS = tuple(key for key in settings_of(PretrainConfig) if key not in SHOWN_ELSEWHERE)
+KEYS = tuple((of, key) for of, key in settings_of(PretrainConfig) if key not in SHOWN_ELSEWHERE)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -144,26 +168,34 @@ def observe(corpus: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch, *overr
 
 
 @pytest.fixture(scope="module")
-def as_it_is(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> object:
-    with pytest.MonkeyPatch.context() as patch:
-        return observe(corpus, tmp_path_factory.mktemp("plain"), patch)
+def as_it_is(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], object]:
+    """What a run of some kind shows when nothing is changed."""
+
+    @cache
+    def plain(of: str) -> object:
+        with pytest.MonkeyPatch.context() as patch:
+            return observe(corpus, tmp_path_factory.mktemp("plain"), patch, *OTHER_KINDS.get(of, ()))
+
+    return plain
 
 
+@pytest.mark.parametrize("of", ["", *OTHER_KINDS])
 def test_without_a_change_nothing_changes(
-    corpus: Path, tmp_path: Path, as_it_is: object, monkeypatch: pytest.MonkeyPatch
+    corpus: Path, tmp_path: Path, as_it_is: Callable[[str], object], monkeypatch: pytest.MonkeyPatch, of: str
 ) -> None:
-    assert observe(corpus, tmp_path, monkeypatch) == as_it_is
+    assert observe(corpus, tmp_path, monkeypatch, *OTHER_KINDS.get(of, ())) == as_it_is(of)
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize(("of", "key"), KEYS)
 def test_every_setting_does_something(
-    corpus: Path, tmp_path: Path, as_it_is: object, monkeypatch: pytest.MonkeyPatch, key: str
+    corpus: Path, tmp_path: Path, as_it_is: Callable[[str], object], monkeypatch: pytest.MonkeyPatch, of: str, key: str
 ) -> None:
     assert key in OTHERWISE, f"{key} is new: give it another value in OTHERWISE, by which it shows that it matters"
-    beside = BESIDE.get(key, ())
-    compared = observe(corpus, tmp_path / "beside", monkeypatch, *beside) if beside else as_it_is
-    assert observe(corpus, tmp_path / "run", monkeypatch, *beside, f"{key}={OTHERWISE[key]}") != compared
+    beside = (*OTHER_KINDS.get(of, ()), *BESIDE.get(key, ()))
+    plain = observe(corpus, tmp_path / "beside", monkeypatch, *beside) if key in BESIDE else as_it_is(of)
+    assert not isinstance(plain, str), plain
+    assert observe(corpus, tmp_path / "run", monkeypatch, *beside, f"{key}={OTHERWISE[key]}") != plain
 
 
 def test_no_setting_is_listed_that_is_gone() -> None:
-    assert set(OTHERWISE) <= set(KEYS)
+    assert set(OTHERWISE) <= {key for _, key in KEYS}

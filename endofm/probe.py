@@ -1,0 +1,216 @@
+"""What frozen features are good for: the k nearest neighbours of each clip vote on its label.
+
+No weight is trained, so the answer is about the features and nothing else. Clips of one leak group (the same patient,
+examination or lesion) never vote on each other: recognising a lesion is not recognising its kind.
+
+Shape suffixes: N clips, T frames, S side of a picture in pixels, Q clips asked about at once, D feature width,
+J classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, normalize, one_hot
+
+from endocorpus.corpus.manifest import Corpus, named_corpus
+from endocorpus.errors import DataError
+from endofm.data.clips import ClipSet, load_clips
+from endofm.data.decode import decode_frames
+from endofm.data.plan import ViewConfig, spread
+from endofm.data.stream import ShardReader
+from endofm.distributed import gather_rows
+
+NEIGHBOURS = 20
+TEMPERATURE = 0.07
+_TOGETHER = 1024  # clips whose similarities to all others are in memory at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """Labelled clips of one corpus, by row of `clips`."""
+
+    clips: ClipSet
+    label: str
+    classes: tuple[str, ...]  # in alphabetical order
+    rows_N: NDArray[np.int64]
+    targets_N: Tensor  # int64, into `classes`
+    groups_N: Tensor  # int64, equal for clips of one leak group
+    left_out: tuple[str, ...]  # classes of a single leak group, whose clips nobody could vote for
+
+    def __len__(self) -> int:
+        return len(self.rows_N)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares from 0 to 1. `balanced` is the mean of the classes' own shares, so that a large class counts no more."""
+
+    plain: float
+    balanced: float
+
+
+def load_probe(corpus: Path, label: str) -> Probe:
+    """The clips of a corpus that carry `label`, for `encode` and `knn`.
+
+    A class is the vocabulary's code, or what the provider wrote where there is no code. Clips without the label, or
+    with more than one value of it, take no part.
+
+    Raises:
+        UsageError: no such folder, or it holds no corpus.
+        DataError: the corpus is damaged; no clip has the label; or fewer than two classes of two leak groups are there.
+    """
+    opened, clips = named_corpus(corpus), load_clips([corpus])
+    described = _described(opened, label)
+    rows = [row for row in range(len(clips)) if clips.key(row) in described]
+    values = [described[clips.key(row)] for row in rows]
+    where: dict[str, set[str]] = {}
+    for value, group in values:
+        where.setdefault(value, set()).add(group)
+    classes = tuple(sorted(value for value, groups in where.items() if len(groups) > 1))
+    left_out = tuple(sorted(set(where) - set(classes)))
+    if len(classes) < 2:
+        found = ", ".join(f"{value!r} ({len(groups)})" for value, groups in sorted(where.items()))
+        raise DataError(
+            f"{corpus}: a probe of {label!r} needs two values that each occur in two leak groups, or nobody could "
+            f"vote; here are (leak groups): {found}; name another corpus or label"
+        )
+    kept = [(row, *value) for row, value in zip(rows, values, strict=True) if value[0] in classes]
+    groups = {group: number for number, group in enumerate(sorted({group for _, _, group in kept}))}
+    return Probe(
+        clips=clips,
+        label=label,
+        classes=classes,
+        rows_N=np.array([row for row, _, _ in kept], np.int64),
+        targets_N=torch.tensor([classes.index(value) for _, value, _ in kept]),
+        groups_N=torch.tensor([groups[group] for _, _, group in kept]),
+        left_out=left_out,
+    )
+
+
+def _described(corpus: Corpus, label: str) -> dict[str, tuple[str, str]]:
+    """Value of the label and leak group of every clip that has exactly one value, by key."""
+    table = corpus.clips().select(["key", "leak_group", "labels"]).to_pylist()
+    named = {entry["name"] for row in table for entry in row["labels"]}
+    if label not in named:
+        there = ", ".join(sorted(named)) or "none at all"
+        raise DataError(f"{corpus.root}: no clip has a label {label!r}; labels here: {there}; set probe.label")
+    found = {}
+    for row in table:
+        values = {entry["value"] or entry["raw"] for entry in row["labels"] if entry["name"] == label}
+        if len(values) == 1:
+            found[row["key"]] = (values.pop(), row["leak_group"])
+    return found
+
+
+def knn(
+    features_ND: Tensor,
+    targets_N: Tensor,
+    groups_N: Tensor,
+    *,
+    neighbours: int = NEIGHBOURS,
+    temperature: float = TEMPERATURE,
+) -> Accuracy:
+    """How often the nearest clips of other leak groups name a clip's class.
+
+    The weighted vote of DINO (Caron et al., 2021, `eval_knn.py`; Wu et al., 2018): each of the `neighbours` clips with
+    the greatest cosine votes for its class with weight exp(cosine / `temperature`). Where fewer clips may vote, all of
+    them do. Equal cosines are taken in the order of the clips, equal votes go to the first class.
+
+    Args:
+        features_ND: float, on any device.
+        targets_N: int64 classes, from 0.
+        groups_N: int64; clips of equal numbers do not vote on each other.
+    """
+    unit_ND = normalize(features_ND.detach().double().cpu(), dim=1)
+    votes_NJ = one_hot(targets_N.cpu()).double()
+    right = []
+    for start in range(0, len(unit_ND), _TOGETHER):
+        queries = slice(start, start + _TOGETHER)
+        cosine_QN = unit_ND[queries] @ unit_ND.T
+        cosine_QN[groups_N[queries, None] == groups_N] = -math.inf
+        nearest = torch.sort(cosine_QN, dim=1, descending=True, stable=True)
+        # Less 1, which weighs all alike and keeps a small temperature finite; who may not vote weighs exp(-inf) = 0.
+        weights = ((nearest.values[:, :neighbours] - 1) / temperature).exp()
+        votes_QJ = (weights[..., None] * votes_NJ[nearest.indices[:, :neighbours]]).sum(dim=1)
+        right.append(votes_QJ.argmax(dim=1) == targets_N[queries])
+    right_N = torch.cat(right).double()
+    of_class_J = (votes_NJ * right_N[:, None]).sum(dim=0) / votes_NJ.sum(dim=0)
+    return Accuracy(float(right_N.mean()), float(of_class_J[votes_NJ.any(dim=0)].mean()))
+
+
+@torch.no_grad()
+def encode(
+    backbone: nn.Module,
+    probe: Probe,
+    views: ViewConfig,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 16,
+    rank: int = 0,
+    world: int = 1,
+) -> Tensor:
+    """Features float32 [N, D] of the clips of a probe, in its order, by a network as it would be used: in evaluation
+    mode, which is undone afterwards.
+
+    The network sees what a first global view of `views` shows when nothing is left to chance: `global_frames[0]` frames
+    evenly over the clip, from the first to the last, and the whole picture, resized to a square of `global_size` pixels
+    with antialiasing, less `mean` and over `std`.
+
+    Args:
+        backbone: any module that makes features [B, D] of clips [B, 3, T, S, S].
+        device: where it lies.
+        batch_size: clips a pass.
+        rank: of this process.
+        world: the number of processes; each encodes its share and gets all features, and each must call.
+
+    Raises:
+        DataError: a clip cannot be read; see `endofm.data`.
+    """
+    # All shares are as long as the longest, or processes that exchange weights would wait for each other for ever.
+    longest = math.ceil(len(probe) / world)
+    share = [min(place * world + rank, len(probe) - 1) for place in range(longest)]
+    features = []
+    with _evaluating(backbone), ShardReader() as reader:
+        for start in range(0, longest, batch_size):
+            rows = [int(probe.rows_N[place]) for place in share[start : start + batch_size]]
+            clips = torch.stack([_picture(probe.clips, row, views, reader) for row in rows])
+            features.append(backbone(clips.to(device)).float())
+    return gather_rows(torch.cat(features))[: len(probe)]
+
+
+def raw_pixels(side: int) -> nn.Module:
+    """The baseline without a network: every frame, averaged to `side` x `side` pixels; [B, 3, T, S, S] to
+    [B, 3 * T * side * side]."""
+    return nn.Sequential(nn.AdaptiveAvgPool3d((None, side, side)), nn.Flatten())
+
+
+def _picture(clips: ClipSet, row: int, views: ViewConfig, reader: ShardReader) -> Tensor:
+    """One clip as `encode` shows it, float32 [3, T, S, S]."""
+    num_frames, size = int(clips.num_frames_N[row]), views.global_size
+    frames, places = np.unique(spread(0, num_frames - 1, views.global_frames[0], num_frames), return_inverse=True)
+    decoded_UHWC = decode_frames(reader.read(clips.location(row)), frames, num_frames)
+    pictures_TCHW = torch.from_numpy(decoded_UHWC[places]).permute(0, 3, 1, 2).float().div_(255)
+    resized_TCSS = interpolate(pictures_TCHW, size=(size, size), mode="bilinear", antialias=True)
+    mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in (views.mean, views.std))
+    return (resized_TCSS.transpose(0, 1) - mean) / std
+
+
+@contextlib.contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """`module` in evaluation mode, and each of its parts as it was afterwards."""
+    training = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, was in training.items():
+            part.training = was

@@ -84,6 +84,12 @@ def preview(
     help="A file of `endocorpus mix --out`: its clips alone, as often as it says.",
 )
 @click.option(
+    "--probe",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of a labelled corpus: every probe.every steps the nearest neighbours of each of its clips vote on its "
+    "label, which is probe.label.",
+)
+@click.option(
     "--stream",
     type=click.Choice(["indexed", "sequential"]),
     help="Any clip at any time, or shards from front to back; the same as --set data.stream=.",
@@ -94,6 +100,7 @@ def pretrain(
     corpora: tuple[Path | str, ...],
     run_dir: Path | None,
     mix: Path | None,
+    probe: Path | None,
     stream: str | None,
     config_name: str,
     overrides: tuple[str, ...],
@@ -104,7 +111,7 @@ def pretrain(
 
     config = load_config(config_name, [*overrides, *([f"data.stream={stream}"] if stream else [])])
     run_dir = run_dir or Path("runs") / Path(config_name).stem
-    result = run_pretraining(config, corpora, run_dir, mix=mix)
+    result = run_pretraining(config, corpora, run_dir, mix=mix, probe=probe)
     if result.backbone is None:
         if result.is_main:
             click.echo(f"stopped after step {result.steps} of {result.total_steps}; the same command goes on", err=True)

@@ -28,6 +28,8 @@ UNCOMPARED = frozenset(
         "data.cache_gb",
         "data.exclude",  # what it leaves is compared with the clips
         "data.retry_seconds",
+        "probe.label",
+        "probe.every",
         "run.num_workers",
         "run.checkpoint_every",
         "run.keep_checkpoints",
@@ -77,6 +79,13 @@ class RunConfig(Settings):
     )
 
 
+class ProbeConfig(Settings):
+    """What the corpus of `--probe` is asked for, and how often; see `endofm.probe`."""
+
+    label: str = Field(default="finding", description="Name of a label in that corpus.")
+    every: int = Field(default=500, ge=1, description="Steps; and after the last one.")
+
+
 class PretrainConfig(Settings):
     """Everything that decides what a run computes, besides the clips. The defaults are the recipe of Endo-FM."""
 
@@ -85,6 +94,7 @@ class PretrainConfig(Settings):
     objective: ObjectiveConfig = DinoConfig()
     optim: OptimConfig = OptimConfig()
     data: DataConfig = DataConfig()
+    probe: ProbeConfig = ProbeConfig()
     run: RunConfig = RunConfig()
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ import math
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,7 @@ from endofm.metrics import Cost, MetricsFile, RunLog
 from endofm.models.transformer import Block, VideoTransformer
 from endofm.objectives import LossOutput, create_objective
 from endofm.optim import Horizon, Schedule, clip_each_, make_optimizer, schedule_, skip_if_not_finite_
+from endofm.probe import ask, load_probe
 from endofm.resume import resume, save
 from endofm.run import Run, deterministic, sole_writer
 from endofm.sinks import Sink, open_sinks
@@ -82,6 +83,7 @@ def pretrain(
     run_dir: Path,
     *,
     mix: Path | None = None,
+    probe: Path | None = None,
     console: Console | None = None,
 ) -> PretrainResult:
     """Train until done, or until SIGTERM, SIGINT or SIGUSR1 asks to finish the current step and leave a checkpoint.
@@ -91,6 +93,8 @@ def pretrain(
         corpora: folders or addresses to train on; their order is part of the data order.
         run_dir: made if need be; if it holds checkpoints of the same run, that run goes on.
         mix: which of their clips, and how often; all of them, once an epoch, if None. See `load_clips`.
+        probe: folder of a labelled corpus whose clips, by what the encoder makes of them, are asked for their label now
+            and then. It changes nothing that is trained; see `endofm.probe`.
         console: where a line is printed now and then; standard error if None.
 
     Raises:
@@ -108,6 +112,8 @@ def pretrain(
     ):
         # What is refused here leaves no folder.
         run = _assemble(config, load_clips(corpora, mix, config.data), run_dir, world, console)
+        if probe is not None:
+            run = replace(run, probe=load_probe(probe, config.probe.label))
         with sole_writer(run_dir, world):
             start_step = resume(run)
             steps = _train(run, start_step, stop)
@@ -230,6 +236,8 @@ def _introduce(run: Run, start_step: int) -> None:
         )
     if note := told_of_short_clips(run.clips.num_frames_N, run.config.views):
         run.say(note)
+    if run.probe:
+        run.say(f"every {run.config.probe.every} steps, and after the last: {run.probe}")
 
 
 @dataclass(frozen=True)
@@ -254,7 +262,7 @@ class Step:
 
 
 def train_step(run: Run, batch: ClipBatch, number: int) -> Step:
-    """Move the weights by one step. Nothing here waits for the device.
+    """Move the weights by one step. Nothing here waits for the device, but for the probe where it is due.
 
     Args:
         batch: this process's share of the step's clips.
@@ -278,7 +286,7 @@ def train_step(run: Run, batch: ClipBatch, number: int) -> Step:
     measured = run.health.measure() if (number + 1) % config.run.health_every == 0 else {}
     loss = torch.stack([output.loss.detach() for output in outputs]).mean()
     monitors = {key: torch.stack([output.monitors[key] for output in outputs]).mean() for key in outputs[0].monitors}
-    known = {"step": number, **rates, **outputs[0].constants, **measured}
+    known = {"step": number, **rates, **outputs[0].constants, **measured, **_ask_probe(run, number + 1)}
     measures = {"loss": loss, "grad_norm": grad_norm, **monitors}
     return Step(number, known, measures, counted(batch, run.clips), batch.keys, batch.replaced)
 
@@ -293,6 +301,16 @@ def _backward(run: Run, views: Sequence[Tensor], number: int) -> list[LossOutput
             (output.loss / parts).backward()  # type: ignore[no-untyped-call]
         outputs.append(output)
     return outputs
+
+
+def _ask_probe(run: Run, done: int) -> dict[str, float]:
+    """What the probe says after `done` steps, where there is one and it is time to ask."""
+    if run.probe is None or (done % run.config.probe.every and done < run.total_steps):
+        return {}
+    world = run.world
+    return ask(
+        run.objective.encoder, run.probe, run.config.views, device=world.device, rank=world.rank, world=world.size
+    )
 
 
 def _draw_seed(seed: int, step: int, rank: int) -> int:

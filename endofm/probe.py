@@ -49,6 +49,10 @@ class Probe:
     def __len__(self) -> int:
         return len(self.rows_N)
 
+    def __str__(self) -> str:
+        note = f"; left out, being of a single leak group: {', '.join(self.left_out)}" if self.left_out else ""
+        return f"neighbours vote on the {self.label} of {len(self):,} clips ({', '.join(self.classes)}){note}"
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -145,6 +149,22 @@ def knn(
     right_N = torch.cat(right).double()
     of_class_J = (votes_NJ * right_N[:, None]).sum(dim=0) / votes_NJ.sum(dim=0)
     return Accuracy(float(right_N.mean()), float(of_class_J[votes_NJ.any(dim=0)].mean()))
+
+
+def ask(
+    backbone: nn.Module,
+    probe: Probe,
+    views: ViewConfig,
+    *,
+    device: torch.device | str = "cpu",
+    rank: int = 0,
+    world: int = 1,
+) -> dict[str, float]:
+    """`knn` of what `encode` makes of the clips, the same on all processes, as entries of the metrics file:
+    `knn_accuracy` and `knn_balanced_accuracy`, shares from 0 to 1."""
+    features_ND = encode(backbone, probe, views, device=device, rank=rank, world=world)
+    accuracy = knn(features_ND, probe.targets_N, probe.groups_N)
+    return {"knn_accuracy": accuracy.plain, "knn_balanced_accuracy": accuracy.balanced}
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from endofm.distributed import World
 from endofm.health import Health
 from endofm.objectives import Objective
 from endofm.optim import Schedule
+from endofm.probe import Probe
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Run:
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     health: Health
+    probe: Probe | None = None
 
     @property
     def order_fingerprint(self) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +14,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from endocorpus.corpus.manifest import open_corpus
 from endocorpus.errors import DataError, UsageError
 from endofm.data.views import ViewConfig
 from endofm.models import ModelConfig, create_backbone
-from endofm.probe import Accuracy, encode, knn, load_probe, raw_pixels
+from endofm.pretrain import pretrain
+from endofm.probe import Accuracy, ask, encode, knn, load_probe, raw_pixels
 from tests.endofm.conftest import ClipSpec, MakeCorpus, commit, read_frame
+from tests.endofm.test_pretrain import TIMING, TINY, configure, metrics
 
 VIEWS = ViewConfig(global_frames=(3, 8), global_size=64)
 
@@ -221,3 +228,79 @@ def test_raw_pixels_are_the_means_of_squares() -> None:
     features_BD = raw_pixels(2)(clip_BCTHW)
     assert features_BD.shape == (2, 3 * 2 * 2 * 2)
     assert features_BD[1, -1] == clip_BCTHW[1, -1, -1, 2:, 2:].mean()
+
+
+# --- in a run ---------------------------------------------------------------------------------------------------------
+
+RUN = ("run.length=5 steps", "probe.every=2", "run.checkpoint_every=100")
+
+
+@pytest.fixture
+def _one_thread() -> Iterator[None]:
+    """Bits depend on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_a_run_asks_its_probe_and_learns_the_same_with_and_without(
+    corpus: Path, labelled: Path, tmp_path: Path
+) -> None:
+    config, said = configure(*RUN), io.StringIO()
+    probed, plain = tmp_path / "probed", tmp_path / "plain"
+    pretrain(config, [corpus], probed, probe=labelled, console=Console(file=said, width=500))
+    pretrain(config, [corpus], plain, console=Console(quiet=True))
+    assert (probed / "backbone.safetensors").read_bytes() == (plain / "backbone.safetensors").read_bytes()
+    rows, without = metrics(probed), metrics(plain)
+    found = ("knn_accuracy", "knn_balanced_accuracy")
+    assert [row["step"] for row in rows if found[0] in row] == [1, 3, 4]
+    for row, other in zip(rows, without, strict=True):
+        assert {key: row[key] for key in other.keys() - TIMING} == {key: other[key] for key in other.keys() - TIMING}
+    assert "every 2 steps, and after the last: neighbours vote on the finding of 5 clips (a, b)" in said.getvalue()
+    # What was written down of the last step is what the weights that were left behind say.
+    backbone = create_backbone(config.model)
+    backbone.load_state_dict(load_file(probed / "backbone.safetensors"))
+    assert ask(backbone, load_probe(labelled, "finding"), config.views) == {key: rows[-1][key] for key in found}
+
+
+def test_a_probe_that_cannot_be_asked_is_refused_before_anything_is_written(
+    corpus: Path, labelled: Path, tmp_path: Path
+) -> None:
+    for overrides, where in ((("probe.label=colour",), labelled), ((), corpus)):
+        with pytest.raises(DataError, match="no clip has a label"):
+            pretrain(configure(*RUN, *overrides), [corpus], tmp_path / "run", probe=where)
+    assert not (tmp_path / "run").exists()
+
+
+SHARED = """
+import os, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from endofm.config import load_config
+from endofm.pretrain import pretrain
+
+corpus, probe, run_dir, *overrides = sys.argv[1:]
+pretrain(load_config("debug", overrides), [Path(corpus)], Path(run_dir), probe=Path(probe))
+"""
+
+
+@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_two_processes_ask_as_one(corpus: Path, labelled: Path, tmp_path: Path, sharding: str) -> None:
+    """Five clips, three for each process. The answer is that of one process with the weights that the two made."""
+    settings = [*TINY, *RUN, f"run.sharding={sharding}"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    script = tmp_path / "script.py"
+    script.write_text(SHARED)
+    command += [str(script), str(corpus), str(labelled), str(tmp_path / "two"), *settings]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows, config = metrics(tmp_path / "two"), configure(*RUN)
+    assert [row["step"] for row in rows if "knn_accuracy" in row] == [1, 3, 4]
+    backbone = create_backbone(config.model)
+    backbone.load_state_dict(load_file(tmp_path / "two" / "backbone.safetensors"))
+    answer = ask(backbone, load_probe(labelled, "finding"), config.views)
+    assert answer == {key: rows[-1][key] for key in answer}

@@ -104,6 +104,8 @@ SHOWN_ELSEWHERE = {
     "data.cache_dir": "test_streamed_runs.py: test_a_run_from_a_server_that_drops_connections_is_the_local_run",
     "data.cache_gb": "test_streamed_runs.py: test_a_cache_too_small_is_refused",
     "data.retry_seconds": "test_streamed_runs.py: test_a_server_that_goes_away_is_one_line",
+    "probe.every": "test_probe.py: test_a_run_asks_its_probe_and_learns_the_same_with_and_without",
+    "probe.label": "test_probe.py: test_a_probe_that_cannot_be_asked_is_refused_before_anything_is_written",
     "run.sharding": "test_distributed.py: test_full_sharding_divides_what_is_held",
     "run.wandb": "test_sinks.py: test_weights_and_biases_keep_one_run",
     "run.skipped_steps": "test_pretrain.py: test_a_step_that_is_no_number_moves_nothing",

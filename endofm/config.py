@@ -23,6 +23,7 @@ from endofm.optim import Length, OptimConfig
 
 UNCOMPARED = frozenset(
     {
+        "model.attention",
         "data.bad_clips_allowed",
         "data.cache_dir",
         "data.cache_gb",

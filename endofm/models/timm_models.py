@@ -130,7 +130,7 @@ def _create(
         return TimmVideoTransformer(config, num_classes, cfg)
     weights = read_backbone(cfg.file, num_frames=num_frames)
     fitting = config.model_copy(update={"num_frames": weights.config.num_frames})
-    if fitting != weights.config.model_copy(update={"drop_path": config.drop_path}):
+    if fitting != weights.config.model_copy(update={"drop_path": config.drop_path, "attention": config.attention}):
         raise UsageError(
             f"{cfg.file}: a backbone of another shape than {name}: {weights.config}; use endofm.load_backbone"
         )

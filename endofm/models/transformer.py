@@ -23,9 +23,10 @@ from timm.layers.drop import DropPath
 from timm.layers.mlp import Mlp
 from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, scaled_dot_product_attention
+from torch.nn.functional import interpolate
 
 from endocorpus.settings import Settings
+from endofm.models.attention import Attention, AttentionChoice
 
 
 class ModelConfig(Settings):
@@ -39,6 +40,11 @@ class ModelConfig(Settings):
     image_size: int = Field(default=224, ge=1, description="Side in pixels of the picture that `pos_embed` describes.")
     num_frames: int = Field(default=8, ge=1, description="Frames that `time_embed` describes.")
     drop_path: float = Field(default=0.1, ge=0, lt=1, description="Rate of the last block; the first has none.")
+    attention: AttentionChoice = Field(
+        default="auto",
+        description="How it is computed: sdpa, torch's fused kernel; math, written out; auto, whichever was measured "
+        "to be faster on the device and in the precision at hand. The results are equal but for rounding.",
+    )
 
     @field_validator("num_heads")
     @classmethod
@@ -73,7 +79,9 @@ class VideoTransformer(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid_size**2, width))
         self.time_embed = nn.Parameter(torch.zeros(1, config.num_frames, width))
         rates = torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
-        self.blocks = nn.ModuleList([Block(width, config.num_heads, config.mlp_ratio, rate) for rate in rates])
+        self.blocks = nn.ModuleList(
+            [Block(width, config.num_heads, config.mlp_ratio, rate, config.attention) for rate in rates]
+        )
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self._initialise()
 
@@ -170,12 +178,14 @@ def at_places(patches_BNTD: Tensor, places_BK: Tensor) -> Tensor:
 class Block(nn.Module):
     """Attention along time, attention within the frame, perceptron; each on the residual stream."""
 
-    def __init__(self, width: int, num_heads: int, mlp_ratio: float, drop_path: float) -> None:
+    def __init__(
+        self, width: int, num_heads: int, mlp_ratio: float, drop_path: float, attention: AttentionChoice = "auto"
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.attn = Attention(width, num_heads)
+        self.attn = Attention(width, num_heads, attention)
         self.temporal_norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.temporal_attn = Attention(width, num_heads)
+        self.temporal_attn = Attention(width, num_heads, attention)
         self.temporal_fc = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = Mlp(width, int(width * mlp_ratio))
@@ -204,24 +214,3 @@ class Block(nn.Module):
         tokens_BLD = torch.cat([cls_B1D, patches_BNTD.flatten(1, 2)], dim=1)
         updated_BLD: Tensor = tokens_BLD + self.drop_path(self.mlp(self.norm2(tokens_BLD)))
         return updated_BLD
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention with one fused projection for queries, keys and values, in that order."""
-
-    def __init__(self, width: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-
-    def forward(self, x_SMD: Tensor) -> Tensor:
-        """[S, M, D] to the same shape; tokens see only their own sequence."""
-        S, M, D = x_SMD.shape
-        qkv = self.qkv(x_SMD).view(S, M, 3, self.num_heads, D // self.num_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        attended = scaled_dot_product_attention(query, key, value).transpose(1, 2)
-        # `flatten` has to copy here, and so yields contiguous memory. Keep it so: torch runs a *frozen* Linear on
-        # strided input as many small products, which makes the teacher several times slower.
-        projected: Tensor = self.proj(attended.flatten(2))
-        return projected

@@ -53,6 +53,7 @@ OTHERWISE = {
     "model.num_frames": "3",
     "model.drop_path": "0.0",
     "objective.kind": "masked",
+    "model.attention": "math",
     "objective.prototypes": "16",
     "objective.head_hidden": "8",
     "objective.head_bottleneck": "4",

@@ -137,8 +137,9 @@ def data_parallel(module: nn.Module, world: World, sharding: Sharding, units: Se
         mesh = init_device_mesh(world.device.type, (world.size,))
         for unit in (*units, module):
             fully_shard(unit, mesh=mesh)
-            if hasattr(unit, "forward_tokens"):  # the backbone's other entrance gathers its weights as well
-                register_fsdp_forward_method(unit, "forward_tokens")
+            for name in ("forward_shapes", "forward_tokens"):  # besides `forward`, which gathers weights by itself
+                if hasattr(unit, name):
+                    register_fsdp_forward_method(unit, name)
         return module
     devices = [world.device] if world.device.type == "cuda" else None
     return DistributedDataParallel(module, device_ids=devices)

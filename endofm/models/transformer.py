@@ -16,6 +16,7 @@ Shape suffixes, `tokens_BLD` being three-dimensional and so on:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
@@ -23,7 +24,7 @@ from timm.layers.drop import DropPath
 from timm.layers.mlp import Mlp
 from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, linear
 
 from endocorpus.settings import Settings
 from endofm.models.attention import Attention, AttentionChoice
@@ -106,7 +107,15 @@ class VideoTransformer(nn.Module):
         Raises:
             ValueError: not five dimensions, not three colours, or a side that is not a whole number of patches.
         """
-        return self._normed(self._encode(clip_BCTHW)[:, 0])
+        return self._normed(self._encode([clip_BCTHW])[0][:, 0])
+
+    def forward_shapes(self, clips: Sequence[Tensor]) -> list[Tensor]:
+        """As `forward`, of stacks of clips [B, 3, T, H, W], each of a shape of its own: the features [B, D] of each.
+
+        Every block takes all of them before the next one does, so that it computes but once what depends on its weights
+        alone.
+        """
+        return [self._normed(tokens_BLD[:, 0]) for tokens_BLD in self._encode(clips)]
 
     def forward_tokens(self, clip_BCTHW: Tensor, places_BK: Tensor | None = None) -> Tensor:
         """As `forward`, but all tokens [B, 1+N*T, D]: the class token, then patch by patch its T frames.
@@ -116,17 +125,18 @@ class VideoTransformer(nn.Module):
             places_BK: int64. If given, only these K of each clip's N patches are looked at, the same in all frames, and
                 the tokens are [B, 1+K*T, D] in this order. What the others show has no influence.
         """
-        return self._normed(self._encode(clip_BCTHW, places_BK))
+        return self._normed(self._encode([clip_BCTHW], places_BK)[0])
 
     def _normed(self, tokens: Tensor) -> Tensor:
         normed: Tensor = self.norm(tokens)
         return normed
 
-    def _encode(self, clip_BCTHW: Tensor, places_BK: Tensor | None = None) -> Tensor:
-        tokens_BLD = self._embed(clip_BCTHW, places_BK)
+    def _encode(self, clips: Sequence[Tensor], places_BK: Tensor | None = None) -> list[Tensor]:
+        tokens = [self._embed(clip_BCTHW, places_BK) for clip_BCTHW in clips]
+        num_frames = [clip_BCTHW.shape[2] for clip_BCTHW in clips]
         for block in self.blocks:
-            tokens_BLD = block(tokens_BLD, num_frames=clip_BCTHW.shape[2])
-        return tokens_BLD
+            tokens = block(tokens, num_frames)
+        return tokens
 
     def _embed(self, clip_BCTHW: Tensor, places_BK: Tensor | None) -> Tensor:
         rows, columns = self.grid_of(clip_BCTHW)
@@ -192,16 +202,42 @@ class Block(nn.Module):
         # One draw per row of its input: per place in time, per frame in space, per clip in the perceptron.
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
-    def forward(self, tokens_BLD: Tensor, num_frames: int) -> Tensor:
-        """[B, 1+N*T, D] to the same shape."""
+    def forward(self, tokens: Sequence[Tensor], num_frames: Sequence[int]) -> list[Tensor]:
+        """Stacks of clips, each [B, 1+N*T, D] with a T of its own, to the same shapes."""
+        moves = sum(len(tokens_BLD) * (tokens_BLD.shape[1] - 1) for tokens_BLD in tokens)
+        fold = self._fold() if moves > tokens[0].shape[2] else None
+        return [self._update(tokens_BLD, T, fold) for tokens_BLD, T in zip(tokens, num_frames, strict=True)]
+
+    def _fold(self) -> tuple[Tensor, Tensor]:
+        """Weight [D, D] and bias [D] of `temporal_attn.proj` and `temporal_fc` in one, but for the bias of the latter.
+
+        Two Linear layers in a row are one. Dropping a path scales a row by a factor m, which commutes with a product:
+        fc(m proj(a)) = m (F P a + F p) + f, for weights F, P and biases f, p. The product F P costs what D tokens cost,
+        and saves one Linear a token.
+        """
+        inner, outer = self.temporal_attn.proj, self.temporal_fc
+        return outer.weight @ inner.weight, outer.weight @ inner.bias
+
+    def _in_time(self, patches_PTD: Tensor, fold: tuple[Tensor, Tensor] | None) -> Tensor:
+        """What attention along time adds to each patch [P, T, D]. `temporal_fc` comes after the drop, so that a dropped
+        row still gets its bias."""
+        normed_PTD = self.temporal_norm1(patches_PTD)
+        if fold is None:
+            change_PTD: Tensor = self.temporal_fc(self.drop_path(self.temporal_attn(normed_PTD)))
+            return change_PTD
+        weight_DD, bias_D = fold
+        folded_PTD = linear(self.temporal_attn.before_projection(normed_PTD), weight_DD, bias_D)
+        dropped_PTD: Tensor = self.drop_path(folded_PTD)
+        return dropped_PTD + self.temporal_fc.bias
+
+    def _update(self, tokens_BLD: Tensor, num_frames: int, fold: tuple[Tensor, Tensor] | None) -> Tensor:
         B, L, D = tokens_BLD.shape
         T, N = num_frames, (L - 1) // num_frames
         cls_B1D = tokens_BLD[:, :1]
 
-        # Time. The class token stays out; `temporal_fc` comes after the drop, so a dropped row still gets its bias.
+        # Time. The class token stays out.
         patches_PTD = tokens_BLD[:, 1:].reshape(B * N, T, D)
-        change_PTD = self.drop_path(self.temporal_attn(self.temporal_norm1(patches_PTD)))
-        patches_PTD = patches_PTD + self.temporal_fc(change_PTD)
+        patches_PTD = patches_PTD + self._in_time(patches_PTD, fold)
 
         # Space. Every frame gets a copy of the class token as the block received it; the copies vote by their mean.
         patches_BNTD = patches_PTD.view(B, N, T, D)

@@ -12,7 +12,7 @@ import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 import torch
 from pydantic import Field
@@ -196,15 +196,23 @@ class StudentTeacher(nn.Module):
         return features_VBD, self.head(features_VBD)
 
 
-def encode_by_shape(backbone: nn.Module, views: Sequence[Tensor]) -> Tensor:
-    """Features of all views in their order [V, B, D], with one pass of `backbone` for each distinct shape."""
+class EncodesShapes(Protocol):
+    """A backbone that takes clips of several shapes at once; see `VideoTransformer.forward_shapes`."""
+
+    def forward_shapes(self, clips: Sequence[Tensor], /) -> list[Tensor]:
+        """Features of each stack of clips."""
+        ...
+
+
+def encode_by_shape(backbone: EncodesShapes, views: Sequence[Tensor]) -> Tensor:
+    """Features of all views in their order [V, B, D], those of one shape stacked."""
     members: dict[torch.Size, list[int]] = {}
     for index, view in enumerate(views):
         members.setdefault(view.shape, []).append(index)
+    stacks = backbone.forward_shapes([torch.cat([views[index] for index in indices]) for indices in members.values()])
     features: dict[int, Tensor] = {}
-    for indices in members.values():
-        together = backbone(torch.cat([views[index] for index in indices]))
-        features.update(zip(indices, together.chunk(len(indices)), strict=True))
+    for indices, stack in zip(members.values(), stacks, strict=True):
+        features.update(zip(indices, stack.chunk(len(indices)), strict=True))
     return torch.stack([features[index] for index in range(len(views))])
 
 

@@ -230,7 +230,7 @@ class Decoder(nn.Module):
         cls_B1W = (self.cls_token + self.pos_embed[:, :1]).expand(B, 1, -1)
         tokens_BLW = torch.cat([cls_B1W, patches_BNTW.flatten(1, 2)], dim=1)
         for block in self.blocks:
-            tokens_BLW = block(tokens_BLW, num_frames=T)
+            (tokens_BLW,) = block([tokens_BLW], [T])
         hidden_BMTW = at_places(tokens_BLW[:, 1:].view(B, N, T, -1), hidden_BM)
         guesses: Tensor = self.head(self.norm(hidden_BMTW))
         return guesses.flatten(0, 2)

@@ -249,11 +249,14 @@ def test_places_that_cannot_hold_a_corpus(raw: Path, tmp_path: Path) -> None:
 def test_a_corpus_does_not_take_its_own_clips_for_recordings(tmp_path: Path) -> None:
     write_video(tmp_path / "raw" / "a.mp4", 26)
     (tmp_path / "raw" / "up").symlink_to(tmp_path)
-    first = fingerprint(build(PUBLIC, tmp_path / "raw", tmp_path / "c", CONFIG).root)
+    assert build(PUBLIC, tmp_path / "raw", tmp_path / "c", CONFIG).descriptor["counts"]["recordings"] == 1
+    again = fingerprint(
+        build(PUBLIC, tmp_path / "raw", tmp_path / "c", CONFIG).root
+    )  # now there is a corpus to tell of
     killed = tmp_path / "c" / ".build" / "encoded" / "x"
     killed.mkdir(parents=True)
     shutil.copy(tmp_path / "raw" / "a.mp4", killed / "clip.mp4")
-    assert fingerprint(build(PUBLIC, tmp_path / "raw", tmp_path / "c", CONFIG).root) == first
+    assert fingerprint(build(PUBLIC, tmp_path / "raw", tmp_path / "c", CONFIG).root) == again
 
 
 @pytest.mark.parametrize("name", ["../x", "A", "a.b", "-a", "a b"])

@@ -250,9 +250,8 @@ def test_a_corpus_does_not_take_its_own_clips_for_recordings(tmp_path: Path) -> 
     write_video(tmp_path / "raw" / "a.mp4", 26)
     (tmp_path / "raw" / "up").symlink_to(tmp_path)
     assert build(PUBLIC, tmp_path / "raw", tmp_path / "c", CONFIG).descriptor["counts"]["recordings"] == 1
-    again = fingerprint(
-        build(PUBLIC, tmp_path / "raw", tmp_path / "c", CONFIG).root
-    )  # now there is a corpus to tell of
+    # From now on there is a corpus to tell of.
+    again = fingerprint(build(PUBLIC, tmp_path / "raw", tmp_path / "c", CONFIG).root)
     killed = tmp_path / "c" / ".build" / "encoded" / "x"
     killed.mkdir(parents=True)
     shutil.copy(tmp_path / "raw" / "a.mp4", killed / "clip.mp4")

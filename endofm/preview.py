@@ -20,7 +20,7 @@ from endofm.data.loader import make_order
 from endofm.data.places import shard_cache
 from endofm.data.settings import DataConfig, decided
 from endofm.data.stream import ShardReader
-from endofm.data.views import View, ViewConfig, ViewPlan, apply_views, told_of_short_clips
+from endofm.data.views import View, ViewPlan, ViewScheme, apply_views, told_of_short_clips
 
 _STRIP_ROWS, _STRIP_COLUMNS = 2, 4  # of frames beside the middle frame, about as high as it is
 _MIDDLE_HEIGHT, _STRIP_HEIGHT = 320, 144  # pixels
@@ -41,7 +41,7 @@ _COLOURS = (
 
 def draw_views(
     corpora: Sequence[Path | str],
-    config: ViewConfig,
+    config: ViewScheme,
     out: Path,
     *,
     seed: int,
@@ -90,12 +90,12 @@ def draw_views(
 
 
 def _draw_clip(
-    clips: ClipSet, row: int, position: int, config: ViewConfig, seed: int, reader: ShardReader
+    clips: ClipSet, row: int, position: int, config: ViewScheme, seed: int, reader: ShardReader
 ) -> Image.Image:
     """The block of one clip."""
     plan = plan_clip(clips, row, position, config, seed=seed)
     batch = load_batch(clips, [row], [position], config, seed=seed, reader=reader)
-    names = view_names(config)
+    names = config.view_names
     rows = [
         _draw_view(name, view, _to_images(view_tensor[0], config), colour=_colour(index))
         for index, (name, view, view_tensor) in enumerate(
@@ -106,12 +106,6 @@ def _draw_clip(
     title = f"{clips.key(row)}    {num_frames} frames of {clips.width_N[row]} x {clips.height_N[row]} pixels"
     heading = _text(f"{title}    seed {seed}, position {position}", size=17)
     return _stack([heading, _text(_LEGEND, size=13), _draw_source(clips, row, plan, names, reader), *rows], gap=_GAP)
-
-
-def view_names(config: ViewConfig) -> list[str]:
-    """g1, g2, ... for the global views, l1, l2, ... for the local ones."""
-    names = [f"g{index + 1}" for index in range(len(config.global_frames))]
-    return names + [f"l{index + 1}" for index in range(len(config.local_frames))]
 
 
 def _draw_source(clips: ClipSet, row: int, plan: ViewPlan, names: Sequence[str], reader: ShardReader) -> Image.Image:
@@ -174,7 +168,7 @@ def frame_numbers(view: View) -> list[str]:
     return [f"{'=' * (i > 0 and view.frames[i - 1] == number)}{number}" for i, number in enumerate(view.frames)]
 
 
-def _to_images(view_CTSS: Tensor, config: ViewConfig) -> list[Image.Image]:
+def _to_images(view_CTSS: Tensor, config: ViewScheme) -> list[Image.Image]:
     """De-normalise one view, float32 [3, T, S, S], to pictures."""
     mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in (config.mean, config.std))
     pixels = (view_CTSS * std + mean).clamp(0, 1).mul(255).round().to(torch.uint8)

@@ -25,7 +25,7 @@ from endocorpus.corpus.manifest import Corpus, named_corpus
 from endocorpus.errors import DataError
 from endofm.data.clips import ClipSet, load_clips
 from endofm.data.decode import decode_frames
-from endofm.data.plan import ViewConfig, spread
+from endofm.data.plan import ViewScheme, spread
 from endofm.data.stream import ShardReader
 from endofm.distributed import gather_rows
 
@@ -154,7 +154,7 @@ def knn(
 def ask(
     backbone: nn.Module,
     probe: Probe,
-    views: ViewConfig,
+    views: ViewScheme,
     *,
     device: torch.device | str = "cpu",
     rank: int = 0,
@@ -171,7 +171,7 @@ def ask(
 def encode(
     backbone: nn.Module,
     probe: Probe,
-    views: ViewConfig,
+    views: ViewScheme,
     *,
     device: torch.device | str = "cpu",
     batch_size: int = 16,
@@ -181,9 +181,9 @@ def encode(
     """Features float32 [N, D] of the clips of a probe, in its order, by a network as it would be used: in evaluation
     mode, which is undone afterwards.
 
-    The network sees what a first global view of `views` shows when nothing is left to chance: `global_frames[0]` frames
-    evenly over the clip, from the first to the last, and the whole picture, resized to a square of `global_size` pixels
-    with antialiasing, less `mean` and over `std`.
+    The network sees what the first view of `views` shows when nothing is left to chance: as many frames, evenly over the
+    clip from the first to the last, and the whole picture, resized to a square of as many pixels with antialiasing,
+    less `mean` and over `std`.
 
     Args:
         backbone: any module that makes features [B, D] of clips [B, 3, T, S, S].
@@ -213,10 +213,10 @@ def raw_pixels(side: int) -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool3d((None, side, side)), nn.Flatten())
 
 
-def _picture(clips: ClipSet, row: int, views: ViewConfig, reader: ShardReader) -> Tensor:
+def _picture(clips: ClipSet, row: int, views: ViewScheme, reader: ShardReader) -> Tensor:
     """One clip as `encode` shows it, float32 [3, T, S, S]."""
-    num_frames, size = int(clips.num_frames_N[row]), views.global_size
-    frames, places = np.unique(spread(0, num_frames - 1, views.global_frames[0], num_frames), return_inverse=True)
+    num_frames, (times, size) = int(clips.num_frames_N[row]), views.view_shapes[0]
+    frames, places = np.unique(spread(0, num_frames - 1, times, num_frames), return_inverse=True)
     decoded_UHWC = decode_frames(reader.read(clips.location(row)), frames, num_frames)
     pictures_TCHW = torch.from_numpy(decoded_UHWC[places]).permute(0, 3, 1, 2).float().div_(255)
     resized_TCSS = interpolate(pictures_TCHW, size=(size, size), mode="bilinear", antialias=True)

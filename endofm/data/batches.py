@@ -15,7 +15,7 @@ from endofm.data.clips import ClipSet
 from endofm.data.decode import decode_frames
 from endofm.data.quarantine import Replaced
 from endofm.data.stream import BadClipError, ClipBytes
-from endofm.data.views import ClipBatch, ViewConfig, ViewPlan, make_batch, plan_views
+from endofm.data.views import ClipBatch, ViewPlan, ViewScheme, make_batch, plan_views
 
 _ATTEMPTS = 64  # to find another clip for a bad one, before its neighbours are taken to be all bad
 
@@ -32,7 +32,7 @@ def load_batch(
     clips: ClipSet,
     rows: Sequence[int],
     positions: Sequence[int],
-    views: ViewConfig,
+    views: ViewScheme,
     *,
     seed: int,
     reader: Reader,
@@ -96,7 +96,7 @@ def _load(
     clips: ClipSet,
     rows: Sequence[int],
     positions: Sequence[int],
-    views: ViewConfig,
+    views: ViewScheme,
     seed: int,
     reader: Reader,
     memory: Callable[[Sequence[int]], Tensor] | None,
@@ -123,7 +123,7 @@ def _load(
     return make_batch(frames_BUHWC, plans, sizes, views, [clips.key(row) for row in rows], positions)
 
 
-def plan_clip(clips: ClipSet, row: int, position: int, views: ViewConfig, *, seed: int) -> ViewPlan:
+def plan_clip(clips: ClipSet, row: int, position: int, views: ViewScheme, *, seed: int) -> ViewPlan:
     """The views of one clip where it comes by at `position` of the endless order: a function of (seed, position)."""
     rng = np.random.default_rng((seed, position))
     return plan_views(int(clips.num_frames_N[row]), int(clips.height_N[row]), int(clips.width_N[row]), views, rng)

@@ -26,7 +26,7 @@ from endofm.data.sampler import Blocks, ClipSampler, IntArray, positions_of
 from endofm.data.sequential import FrontToBack, SequentialSampler
 from endofm.data.settings import DataConfig, decided
 from endofm.data.stream import ShardReader
-from endofm.data.views import ClipBatch, ViewConfig
+from endofm.data.views import ClipBatch, ViewScheme
 
 _STEPS_AHEAD = 2  # finished or begun per worker before they are asked for; each holds a whole batch in memory
 _SLOTS = _STEPS_AHEAD + 1  # of shared memory per worker: one more, for the batch that is being copied out
@@ -36,7 +36,7 @@ _WORKER_DIED = "DataLoader worker"  # how torch's messages about it begin
 
 def make_loader(
     clips: ClipSet,
-    views: ViewConfig,
+    views: ViewScheme,
     *,
     batch_size: int,
     seed: int,
@@ -210,7 +210,7 @@ class _Steps(Dataset["ClipBatch | DataError | UsageError"]):
     def __init__(
         self,
         clips: ClipSet,
-        views: ViewConfig,
+        views: ViewScheme,
         order: ClipSampler | SequentialSampler,
         rank: int,
         world: int,

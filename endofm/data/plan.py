@@ -11,13 +11,13 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, Tag, model_validator
 
-from endocorpus.settings import Settings
+from endocorpus.settings import Settings, by_kind
 
 GLOBAL_MARGIN = 5  # frames that the window of a global view leaves out at one end of the clip, if it is not too short
 JITTERS = BRIGHTNESS, CONTRAST, SATURATION = range(3)
@@ -36,35 +36,12 @@ Positive = Annotated[float, Field(gt=0)]
 Rgb = tuple[float, float, float]
 
 
-class ViewConfig(Settings):
-    """Which views are made of every clip. The defaults are the recipe `endofm` (Endo-FM, `datasets/transform.py`)."""
+class ViewScheme(Settings):
+    """What every way to make views of a clip says about their pictures."""
 
-    global_frames: Annotated[Counts, Field(min_length=1)] = (8, 16)
-    """Frames of each global view. Views alternate between the window without the clip's last frames and the one
-    without its first."""
-    local_frames: Counts = (2, 2, 4, 4, 8, 8, 16, 16)
-    """Frames of each local view, all from a short window at a random time."""
-    global_size: Pixels = 224
-    """Height and width of a global view, pixels."""
-    local_size: Pixels = 96
-    """Height and width of a local view, pixels."""
-    global_scale: tuple[Share, Share] = (0.4, 1.0)
-    """Least and greatest share of the picture's area in a global view."""
-    local_scale: tuple[Share, Share] = (0.05, 0.4)
-    """Least and greatest share of the picture's area in a local view."""
+    kind: str
     aspect_ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
     """Least and greatest width over height of a crop."""
-    mixed_crop: bool = False
-    """Whether a crop is a mixture of two proposals, as in the released code, whose loop over ten of them lacks its
-    `break`: the last one that fits says where, the tenth says how large, and the picture's border cuts off the rest."""
-    local_span: Share = 1 / 8
-    """Length of a local view's window, as a share of the clip's."""
-    window_frames: Annotated[int, Field(ge=0)] = 0
-    """Frames of a longer clip that all its views are taken from, beginning anywhere but at its first; 0 takes the whole
-    clip. 256 in the released code."""
-    shrink_margin: bool = True
-    """Whether the five frames that a global view leaves out at one end become fewer in a clip of ten frames or fewer,
-    which would stand still otherwise. The released code leaves out five of any clip."""
     flip_probability: Probability = 0.5
     jitter_probability: Probability = 0.8
     brightness: Probability = 0.4
@@ -84,10 +61,63 @@ class ViewConfig(Settings):
 
     @model_validator(mode="after")
     def _ranges_are_ordered(self) -> Self:
-        for name in ("global_scale", "local_scale", "aspect_ratio"):
-            least, greatest = getattr(self, name)
+        for name in ("global_scale", "local_scale", "scale", "aspect_ratio"):
+            least, greatest = getattr(self, name, (0, 1))
             if least > greatest:
                 raise ValueError(f"{name}: the least value must come first")
+        return self
+
+    @property
+    def view_shapes(self) -> tuple[tuple[int, int], ...]:
+        """(frames, height and width in pixels) of every view, globals first."""
+        raise NotImplementedError
+
+    @property
+    def view_names(self) -> tuple[str, ...]:
+        """Of every view, short."""
+        raise NotImplementedError
+
+    @property
+    def num_globals(self) -> int:
+        """How many of the views, counted from the first, are global."""
+        raise NotImplementedError
+
+    def crop_scale(self, view: int) -> tuple[float, float]:
+        """Least and greatest share of the picture's area in a view."""
+        raise NotImplementedError
+
+
+class ViewConfig(ViewScheme):
+    """Global and local crops. The defaults are the recipe `endofm` (Endo-FM, `datasets/transform.py`)."""
+
+    kind: Literal["crops"] = "crops"
+    global_frames: Annotated[Counts, Field(min_length=1)] = (8, 16)
+    """Frames of each global view. Views alternate between the window without the clip's last frames and the one
+    without its first."""
+    local_frames: Counts = (2, 2, 4, 4, 8, 8, 16, 16)
+    """Frames of each local view, all from a short window at a random time."""
+    global_size: Pixels = 224
+    """Height and width of a global view, pixels."""
+    local_size: Pixels = 96
+    """Height and width of a local view, pixels."""
+    global_scale: tuple[Share, Share] = (0.4, 1.0)
+    """Least and greatest share of the picture's area in a global view."""
+    local_scale: tuple[Share, Share] = (0.05, 0.4)
+    """Least and greatest share of the picture's area in a local view."""
+    mixed_crop: bool = False
+    """Whether a crop is a mixture of two proposals, as in the released code, whose loop over ten of them lacks its
+    `break`: the last one that fits says where, the tenth says how large, and the picture's border cuts off the rest."""
+    local_span: Share = 1 / 8
+    """Length of a local view's window, as a share of the clip's."""
+    window_frames: Annotated[int, Field(ge=0)] = 0
+    """Frames of a longer clip that all its views are taken from, beginning anywhere but at its first; 0 takes the whole
+    clip. 256 in the released code."""
+    shrink_margin: bool = True
+    """Whether the five frames that a global view leaves out at one end become fewer in a clip of ten frames or fewer,
+    which would stand still otherwise. The released code leaves out five of any clip."""
+
+    @model_validator(mode="after")
+    def _windows_hold_views(self) -> Self:
         longest = max(self.global_frames + self.local_frames)
         if 0 < self.window_frames < longest:
             raise ValueError(f"window_frames: must be 0, or at least the {longest} frames of the longest view")
@@ -98,6 +128,69 @@ class ViewConfig(Settings):
         """(frames, height and width in pixels) of every view, globals first."""
         shapes = [(frames, self.global_size) for frames in self.global_frames]
         return tuple(shapes + [(frames, self.local_size) for frames in self.local_frames])
+
+    @property
+    def view_names(self) -> tuple[str, ...]:
+        """g1, g2, ... for the global views, l1, l2, ... for the local ones."""
+        names = [f"g{number + 1}" for number in range(len(self.global_frames))]
+        return tuple(names + [f"l{number + 1}" for number in range(len(self.local_frames))])
+
+    @property
+    def num_globals(self) -> int:
+        """Of `global_frames`."""
+        return len(self.global_frames)
+
+    def crop_scale(self, view: int) -> tuple[float, float]:
+        """`global_scale` or `local_scale`."""
+        return self.global_scale if view < self.num_globals else self.local_scale
+
+
+class PairViewConfig(ViewScheme):
+    """Two consecutive clips, each with a still of itself: what VCL learns from (Qian et al., 2022; its released code).
+
+    The released code draws frames, stills and colours as here; its crops and its hue were not published, so `scale` is
+    that of Endo-FM's global views, and hue stays as it is.
+    """
+
+    kind: Literal["pairs"] = "pairs"
+    jitter_probability: Probability = 1.0
+    brightness: Probability = 0.5
+    contrast: Probability = 0.5
+    saturation: Probability = 0.5
+    grayscale_probability: Probability = 0.5
+    frames: Annotated[int, Field(ge=2)] = 8
+    """Of each of the two clips."""
+    size: Pixels = 224
+    """Height and width of a view, pixels."""
+    scale: tuple[Share, Share] = (0.4, 1.0)
+    """Least and greatest share of the picture's area in a view."""
+    fastest: Annotated[int, Field(ge=1)] = 3
+    """Greatest distance between frames that follow each other; drawn from 1 up, as far as the clip is long enough."""
+    static: Literal["repeat", "single"] = "single"
+    """Whether a still is its frame repeated `frames` times, as published, or one frame, at that much less work."""
+
+    @property
+    def view_shapes(self) -> tuple[tuple[int, int], ...]:
+        """(frames, height and width in pixels): first and second clip, then the stills of both."""
+        still = self.frames if self.static == "repeat" else 1
+        return (self.frames, self.size), (self.frames, self.size), (still, self.size), (still, self.size)
+
+    @property
+    def view_names(self) -> tuple[str, ...]:
+        """As VCL's description has them."""
+        return "v1", "v2", "s1", "s2"
+
+    @property
+    def num_globals(self) -> int:
+        """The two clips."""
+        return 2
+
+    def crop_scale(self, view: int) -> tuple[float, float]:  # noqa: ARG002 - all alike
+        """`scale`."""
+        return self.scale
+
+
+AnyViews = Annotated[Annotated[ViewConfig, Tag("crops")] | Annotated[PairViewConfig, Tag("pairs")], by_kind("crops")]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -124,7 +217,7 @@ class ViewPlan:
         return np.array(sorted({frame for view in self.views for frame in view.frames}), dtype=np.int64)
 
 
-def plan_views(num_frames: int, height: int, width: int, config: ViewConfig, rng: np.random.Generator) -> ViewPlan:
+def plan_views(num_frames: int, height: int, width: int, config: ViewScheme, rng: np.random.Generator) -> ViewPlan:
     """Decide the views of one clip.
 
     Args:
@@ -135,30 +228,57 @@ def plan_views(num_frames: int, height: int, width: int, config: ViewConfig, rng
         rng: consumed by the same number of draws whatever `config` holds besides the number of views; the loader
             passes `np.random.default_rng((seed, position))`.
     """
-    draws_VD = rng.random((len(config.view_shapes), _DRAWS))
-    # A global view has no start of its own to be drawn: the first one's decides about the clip's window.
-    offset, num_frames = _clip_window(num_frames, config.window_frames, float(draws_VD[0, _START]))
-    views: list[View] = []
-    for view, ((frames, _), draws) in enumerate(zip(config.view_shapes, draws_VD.tolist(), strict=True)):
-        is_global = view < len(config.global_frames)
-        if is_global:
-            window = _global_window(num_frames, view, config.shrink_margin)
-        else:
-            window = _local_window(num_frames, config.local_span, draws[_START])
-        views.append(
-            View(
-                frames=tuple(offset + frame for frame in spread(*window, frames, num_frames)),
-                box=_crop(height, width, config.global_scale if is_global else config.local_scale, config, draws),
-                flip=draws[_FLIP] < config.flip_probability,
-                factors=_factors(config, draws),
-                order=_ORDERS[int(draws[_ORDER] * len(_ORDERS))],
-                grayscale=draws[_GRAYSCALE] < config.grayscale_probability,
-            )
+    draws_VD = rng.random((len(config.view_shapes), _DRAWS)).tolist()
+    starts = [draws[_START] for draws in draws_VD]
+    if isinstance(config, PairViewConfig):
+        frames_V = _pair_frames(num_frames, config, starts)
+    else:
+        assert isinstance(config, ViewConfig)
+        frames_V = _crop_frames(num_frames, config, starts)
+    mixed = isinstance(config, ViewConfig) and config.mixed_crop
+    views = [
+        View(
+            frames=frames,
+            box=_crop(height, width, config.crop_scale(view), config.aspect_ratio, draws, mixed=mixed),
+            flip=draws[_FLIP] < config.flip_probability,
+            factors=_factors(config, draws),
+            order=_ORDERS[int(draws[_ORDER] * len(_ORDERS))],
+            grayscale=draws[_GRAYSCALE] < config.grayscale_probability,
         )
+        for view, (frames, draws) in enumerate(zip(frames_V, draws_VD, strict=True))
+    ]
     return ViewPlan(tuple(views))
 
 
-def told_of_short_clips(num_frames_N: NDArray[np.integer[Any]], config: ViewConfig) -> str:
+def _crop_frames(num_frames: int, config: ViewConfig, starts: Sequence[float]) -> list[tuple[int, ...]]:
+    """Frames of the clip for every view; a view's window begins where its draw of `starts` says."""
+    # A global view has no start of its own to be drawn: the first one's decides about the clip's window.
+    offset, num_frames = _clip_window(num_frames, config.window_frames, starts[0])
+    chosen = []
+    for view, ((frames, _), start) in enumerate(zip(config.view_shapes, starts, strict=True)):
+        if view < config.num_globals:
+            window = _global_window(num_frames, view, config.shrink_margin)
+        else:
+            window = _local_window(num_frames, config.local_span, start)
+        chosen.append(tuple(offset + frame for frame in spread(*window, frames, num_frames)))
+    return chosen
+
+
+def _pair_frames(num_frames: int, config: PairViewConfig, starts: Sequence[float]) -> list[tuple[int, ...]]:
+    """Frames of the two clips and of their stills: the draws are pace, beginning, place of the still in both, none.
+
+    A clip that is shorter than both together is spread over them, its frames repeated.
+    """
+    T = config.frames
+    pace = 1 + int(starts[0] * min(config.fastest, num_frames // (2 * T))) if num_frames >= 2 * T else 0
+    begin = int(starts[1] * (num_frames - (2 * T - 1) * pace))
+    frames = [begin + index * pace for index in range(2 * T)] if pace else spread(0, num_frames - 1, 2 * T, num_frames)
+    still = int(starts[2] * T)
+    times = config.view_shapes[2][0]
+    return [tuple(frames[:T]), tuple(frames[T:]), (frames[still],) * times, (frames[T + still],) * times]
+
+
+def told_of_short_clips(num_frames_N: NDArray[np.integer[Any]], config: ViewScheme) -> str:
     """A sentence on the clips that have fewer frames than the longest view asks for; empty where there are none."""
     longest = max(frames for frames, _ in config.view_shapes)
     short = int((num_frames_N < longest).sum())
@@ -207,21 +327,27 @@ def _local_window(num_frames: int, span: float, draw: float) -> tuple[int, int]:
 
 
 def _crop(
-    height: int, width: int, scale: tuple[float, float], config: ViewConfig, draws: Sequence[float]
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    aspect_ratio: tuple[float, float],
+    draws: Sequence[float],
+    *,
+    mixed: bool,
 ) -> tuple[int, int, int, int]:
     """The first of ten proposals of area and aspect ratio that fits, anywhere in the picture; if none does, the
     largest central box of an allowed aspect ratio.
 
-    With `mixed_crop` the last one that fits says where, the tenth how large, and the border cuts off what lies beyond.
+    Where `mixed`, the last one that fits says where, the tenth how large, and the border cuts off what lies beyond.
     """
-    proposals = _proposals(height, width, scale, config, draws)
+    proposals = _proposals(height, width, scale, aspect_ratio, draws)
     first = next((size for size in proposals if _fits(size, height, width)), None)
     if first is None:
-        crop_width = min(width, max(round(height * config.aspect_ratio[1]), 1))
-        crop_height = min(height, max(round(width / config.aspect_ratio[0]), 1))
+        crop_width = min(width, max(round(height * aspect_ratio[1]), 1))
+        crop_height = min(height, max(round(width / aspect_ratio[0]), 1))
         return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
     size = placed = first
-    if config.mixed_crop:
+    if mixed:
         for size in proposals:
             placed = size if _fits(size, height, width) else placed
     top = int(draws[_TOP] * (height - placed[0] + 1))
@@ -230,10 +356,10 @@ def _crop(
 
 
 def _proposals(
-    height: int, width: int, scale: tuple[float, float], config: ViewConfig, draws: Sequence[float]
+    height: int, width: int, scale: tuple[float, float], aspect_ratio: tuple[float, float], draws: Sequence[float]
 ) -> Iterator[tuple[int, int]]:
     """Heights and widths, pixels: of a uniform share of the picture's area and a log-uniform aspect ratio each."""
-    least, greatest = math.log(config.aspect_ratio[0]), math.log(config.aspect_ratio[1])
+    least, greatest = math.log(aspect_ratio[0]), math.log(aspect_ratio[1])
     for area_draw, ratio_draw in zip(draws[_AREAS], draws[_RATIOS], strict=True):
         area = (scale[0] + area_draw * (scale[1] - scale[0])) * height * width
         ratio = math.exp(least + ratio_draw * (greatest - least))
@@ -244,7 +370,7 @@ def _fits(size: tuple[int, int], height: int, width: int) -> bool:
     return 0 < size[0] <= height and 0 < size[1] <= width
 
 
-def _factors(config: ViewConfig, draws: Sequence[float]) -> tuple[float, float, float]:
+def _factors(config: ViewScheme, draws: Sequence[float]) -> tuple[float, float, float]:
     if draws[_JITTER] >= config.jitter_probability:
         return 1.0, 1.0, 1.0
     brightness, contrast, saturation = (2 * draw - 1 for draw in draws[_FACTORS])

@@ -15,7 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from endofm.data.plan import BRIGHTNESS, CONTRAST, Rgb, View, ViewConfig, ViewPlan, plan_views, told_of_short_clips
+from endofm.data.plan import (
+    BRIGHTNESS,
+    CONTRAST,
+    Rgb,
+    View,
+    ViewConfig,
+    ViewPlan,
+    ViewScheme,
+    plan_views,
+    told_of_short_clips,
+)
 from endofm.data.quarantine import Replaced
 
 __all__ = [
@@ -23,6 +33,7 @@ __all__ = [
     "View",
     "ViewConfig",
     "ViewPlan",
+    "ViewScheme",
     "apply_views",
     "make_batch",
     "plan_views",
@@ -51,7 +62,7 @@ class ClipBatch:
     positions_B: Tensor  # int64: positions in the endless order of the sampler
     keys: tuple[str, ...]
     crop_limits: tuple[tuple[int, int], ...]  # per view, greatest crop height and width; here, so that no device waits
-    config: ViewConfig
+    config: ViewScheme
     corpora: tuple[str, ...] = ()  # name of each clip's corpus
     replaced: tuple[Replaced, ...] = ()  # bad clips that others stand in for, here
 
@@ -92,7 +103,7 @@ def make_batch(
     frames_BUHWC: Tensor,
     plans: Sequence[ViewPlan],
     sizes: Sequence[tuple[int, int]],
-    config: ViewConfig,
+    config: ViewScheme,
     keys: Sequence[str],
     positions: Sequence[int],
 ) -> ClipBatch:

@@ -13,7 +13,7 @@ from endocorpus.errors import UsageError
 from endofm.data.clips import load_clips
 from endofm.data.loader import make_loader
 from endofm.data.views import View, ViewConfig, apply_views
-from endofm.preview import draw_views, frame_numbers, view_names
+from endofm.preview import draw_views, frame_numbers
 from tests.endofm.conftest import ClipSpec, MakeCorpus
 
 VIEWS = ViewConfig(global_frames=(3, 2), local_frames=(2,), global_size=48, local_size=24)
@@ -94,7 +94,7 @@ def test_a_sheet_of_small_views_is_not_mostly_empty(corpus: Path, tmp_path: Path
 
 
 def test_views_are_named_by_kind() -> None:
-    assert view_names(ViewConfig()) == ["g1", "g2", "l1", "l2", "l3", "l4", "l5", "l6", "l7", "l8"]
+    assert list(ViewConfig().view_names) == ["g1", "g2", "l1", "l2", "l3", "l4", "l5", "l6", "l7", "l8"]
 
 
 def test_failures_leave_no_sheet(corpus: Path, tmp_path: Path) -> None:

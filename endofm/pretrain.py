@@ -131,8 +131,7 @@ def _assemble(config: PretrainConfig, clips: ClipSet, run_dir: Path, world: Worl
     horizon = Horizon.of(config.run.length, num_clips=len(clips), batch_size=batch_size)
     schedule = Schedule(config.optim, horizon, batch_size)
     torch.manual_seed(config.run.seed)  # on every rank the same: all start from the same weights
-    num_globals = len(config.views.global_frames)
-    objective = create_objective(config.objective, config.model, num_globals=num_globals, horizon=horizon)
+    objective = create_objective(config.objective, config.model, num_globals=config.views.num_globals, horizon=horizon)
     objective.to(world.device)
     units = [module for kind in (Block, VideoTransformer) for module in objective.modules() if isinstance(module, kind)]
     model = data_parallel(objective, world, config.run.sharding, units)

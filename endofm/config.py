@@ -11,9 +11,9 @@ from pydantic import Field, model_validator
 
 from endocorpus.errors import UsageError
 from endocorpus.settings import Settings, load_settings
+from endofm.data.plan import AnyViews, ViewConfig
 from endofm.data.sampler import MAX_SEED
 from endofm.data.settings import DataConfig
-from endofm.data.views import ViewConfig
 from endofm.distributed import DeviceChoice, Sharding
 from endofm.models import ModelConfig
 from endofm.objectives import ObjectiveConfig
@@ -90,7 +90,7 @@ class ProbeConfig(Settings):
 class PretrainConfig(Settings):
     """Everything that decides what a run computes, besides the clips. The defaults are the recipe of Endo-FM."""
 
-    views: ViewConfig = ViewConfig()
+    views: AnyViews = ViewConfig()
     model: ModelConfig = ModelConfig()
     objective: ObjectiveConfig = DinoConfig()
     optim: OptimConfig = OptimConfig()
@@ -100,13 +100,19 @@ class PretrainConfig(Settings):
 
     @model_validator(mode="after")
     def _views_suit_model(self) -> Self:
-        for key in ("global_size", "local_size"):
-            size, patch = getattr(self.views, key), self.model.patch_size
-            if size % patch:
-                raise UsageError(f"views.{key} = {size} must be a multiple of model.patch_size = {patch}")
-        if len(self.views.global_frames) + len(self.views.local_frames) < 2:
+        for key in ("global_size", "local_size", "size"):
+            side, patch = getattr(self.views, key, 0), self.model.patch_size
+            if side % patch:
+                raise UsageError(f"views.{key} = {side} must be a multiple of model.patch_size = {patch}")
+        if self.views.kind != self.objective.NEEDS_VIEWS:
+            needed = self.objective.NEEDS_VIEWS
+            raise UsageError(
+                f"objective.kind = {self.objective.kind!r} learns from views.kind = {needed!r}, and here it is "
+                f"{self.views.kind!r}; set both"
+            )
+        if len(self.views.view_shapes) < 2:
             raise UsageError("views: a single view has no other to be compared with; add to views.local_frames")
-        places = (self.views.global_size // self.model.patch_size) ** 2
+        places = (self.views.view_shapes[0][1] // self.model.patch_size) ** 2
         if isinstance(self.objective, MaskedConfig) and not self.objective.hidden(places):
             raise UsageError(
                 f"objective.masked_share = {self.objective.masked_share} hides none of the {places} patches of "

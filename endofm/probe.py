@@ -181,9 +181,9 @@ def encode(
     """Features float32 [N, D] of the clips of a probe, in its order, by a network as it would be used: in evaluation
     mode, which is undone afterwards.
 
-    The network sees what the first view of `views` shows when nothing is left to chance: as many frames, evenly over the
-    clip from the first to the last, and the whole picture, resized to a square of as many pixels with antialiasing,
-    less `mean` and over `std`.
+    The network sees what the first view of `views` shows when nothing is left to chance: as many frames, evenly over
+    the clip from the first to the last, and the whole picture, resized to a square of as many pixels with
+    antialiasing, less `mean` and over `std`.
 
     Args:
         backbone: any module that makes features [B, D] of clips [B, 3, T, S, S].

@@ -11,10 +11,12 @@ from endofm.models import ModelConfig
 from endofm.objectives.base import Objective
 from endofm.objectives.dino import Dino, DinoConfig
 from endofm.objectives.masked import Masked, MaskedConfig
+from endofm.objectives.vcl import Vcl, VclConfig
 from endofm.optim import Horizon
 
 ObjectiveConfig = Annotated[
-    Annotated[DinoConfig, Tag("dino")] | Annotated[MaskedConfig, Tag("masked")], by_kind("dino")
+    Annotated[DinoConfig, Tag("dino")] | Annotated[MaskedConfig, Tag("masked")] | Annotated[VclConfig, Tag("vcl")],
+    by_kind("dino"),
 ]
 
 
@@ -32,3 +34,5 @@ def create_objective(config: ObjectiveConfig, model: ModelConfig, *, num_globals
             return Dino(config, model, num_globals=num_globals, horizon=horizon)
         case MaskedConfig():
             return Masked(config, model, num_globals=num_globals, horizon=horizon)
+        case VclConfig():
+            return Vcl(config, model, horizon=horizon)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Literal, Protocol, Self
 
@@ -206,14 +206,19 @@ class EncodesShapes(Protocol):
 
 def encode_by_shape(backbone: EncodesShapes, views: Sequence[Tensor]) -> Tensor:
     """Features of all views in their order [V, B, D], those of one shape stacked."""
+    return torch.stack(by_shape(backbone.forward_shapes, views))
+
+
+def by_shape(encode: Callable[[list[Tensor]], list[Tensor]], views: Sequence[Tensor]) -> list[Tensor]:
+    """What `encode` makes of each view, in their order; it is handed them in stacks of equal shapes."""
     members: dict[torch.Size, list[int]] = {}
     for index, view in enumerate(views):
         members.setdefault(view.shape, []).append(index)
-    stacks = backbone.forward_shapes([torch.cat([views[index] for index in indices]) for indices in members.values()])
-    features: dict[int, Tensor] = {}
+    stacks = encode([torch.cat([views[index] for index in indices]) for indices in members.values()])
+    made: dict[int, Tensor] = {}
     for indices, stack in zip(members.values(), stacks, strict=True):
-        features.update(zip(indices, stack.chunk(len(indices)), strict=True))
-    return torch.stack([features[index] for index in range(len(views))])
+        made.update(zip(indices, stack.chunk(len(indices)), strict=True))
+    return [made[index] for index in range(len(views))]
 
 
 def cross_entropies(targets_GBK: Tensor, log_student_VBK: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from endofm.objectives.dino import DinoConfig
 
 
 def test_what_ships() -> None:
-    assert shipped_configs() == ["debug", "endofm", "endofm-as-released", "endofm-masked"]
+    assert shipped_configs() == ["debug", "endofm", "endofm-as-released", "endofm-masked", "endofm-vcl"]
     assert load_config("endofm") == PretrainConfig(), "the defaults are the published recipe"
     debug = load_config("debug")
     assert debug.run.device == "cpu"
@@ -77,7 +77,7 @@ def test_a_base_is_named_in_the_file_and_shipped(tmp_path: Path) -> None:
         ("views.global_size=100", "views.global_size = 100 must be a multiple of model.patch_size = 16"),
         ("views.local_size=40", "views.local_size = 40 must be a multiple of model.patch_size = 16"),
         ("objective.student_temperature=0", "objective.student_temperature"),
-        ("objective.kind=dyno", "objective.kind = 'dyno' is none of dino, masked"),
+        ("objective.kind=dyno", "objective.kind = 'dyno' is none of dino, masked, vcl"),
         ("objective.prototips=3", "unknown key 'objective.prototips'; did you mean 'objective.prototypes'"),
         ("optim.warmup=ten", "optim.warmup"),
     ],

@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from endocorpus.errors import UsageError
 from endocorpus.settings import Settings, _classes
 from endofm import pretrain as module
-from endofm.config import PretrainConfig
+from endofm.config import PretrainConfig, load_config
 from endofm.pretrain import pretrain
-from tests.endofm.test_pretrain import configure, metrics
+from tests.endofm.test_pretrain import TINY, metrics
 
 # One other value for every setting there is. A copy of the configuration does not count as a difference.
 OTHERWISE = {
@@ -44,6 +44,12 @@ OTHERWISE = {
     "views.clamp": "false",
     "views.mean": "[0.5, 0.5, 0.5]",
     "views.std": "[0.5, 0.5, 0.5]",
+    "views.kind": "pairs",
+    "views.frames": "3",
+    "views.size": "48",
+    "views.scale": "[0.5, 1.0]",
+    "views.fastest": "1",
+    "views.static": "repeat",
     "model.embed_dim": "32",
     "model.depth": "1",
     "model.num_heads": "4",
@@ -74,6 +80,17 @@ OTHERWISE = {
     "objective.decoder_width": "8",
     "objective.decoder_depth": "2",
     "objective.decoder_heads": "4",
+    "objective.concepts": "3",
+    "objective.concept_width": "6",
+    "objective.projection": "6",
+    "objective.instance_temperature": "0.1",
+    "objective.concept_temperature": "0.2",
+    "objective.entropy_weight": "0.5",
+    "objective.queue": "0",
+    "objective.frozen_share": "0.0",
+    "objective.local_after": "0.0",
+    "objective.local_concepts": "2",
+    "objective.local_margin": "0.5",
     "optim.lr_per_256_clips": "0.1",
     "optim.final_lr": "1e-3",
     "optim.warmup": "0 steps",
@@ -114,12 +131,19 @@ SHOWN_ELSEWHERE = {
 SHORT = ("run.length=4 steps", "run.checkpoint_every=3")
 
 
+VCL = (
+    "views.kind=pairs", "views.frames=2", "views.size=32", "objective.kind=vcl", "objective.concepts=4",
+    "objective.concept_width=8", "objective.projection=8", "objective.queue=8", "objective.local_concepts=3",
+    "objective.frozen_share=0.5", "objective.local_after=0.5",
+)  # fmt: skip
 # What a section may be besides what it is by default, by its kind, and the settings that make this a toy.
 OTHER_KINDS = {
     "masked": (
         "objective.kind=masked", "objective.patch_prototypes=4", "objective.decoder_width=16",
         "objective.decoder_depth=1", "objective.decoder_heads=2",
     ),
+    "vcl": VCL,
+    "pairs": VCL,
 }  # fmt: skip
 
 
@@ -148,6 +172,14 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+def toy(*overrides: str) -> PretrainConfig:
+    """Of TINY what goes with the kind of views and objective."""
+    others = "views.kind=pairs" in overrides
+    return load_config(
+        "debug", [*(s for s in TINY if not (others and s.startswith(("views", "objective")))), *SHORT, *overrides]
+    )
+
+
 def observe(corpus: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> object:
     """Everything by which a user could tell two runs apart, save for the copy of the configuration."""
     seen: dict[str, Any] = {}
@@ -160,7 +192,7 @@ def observe(corpus: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch, *overr
     monkeypatch.setattr(module, "make_loader", watched)
     text = io.StringIO()
     try:
-        pretrain(configure(*SHORT, *overrides), [corpus], run_dir, console=Console(file=text))
+        pretrain(toy(*overrides), [corpus], run_dir, console=Console(file=text))
     except UsageError as error:
         return str(error)
     files = sorted(path.name for path in run_dir.rglob("*"))

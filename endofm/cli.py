@@ -123,11 +123,16 @@ def pretrain(
 @main.command()
 @click.argument("run_dir", metavar="RUN", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: RUN/report.html.")
-def report(run_dir: Path, out: Path | None) -> None:
+@click.option(
+    "--corpus",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Show some of its clips beside those that the run's features find nearest.",
+)
+def report(run_dir: Path, out: Path | None, corpus: Path | None) -> None:
     """Draw the curves of a run, finished or not, into one HTML page, after what went wrong in words."""
     from endofm.report import write_report
 
-    click.echo(f"report: {write_report(run_dir, out)}")
+    click.echo(f"report: {write_report(run_dir, out, corpus=corpus)}")
 
 
 @main.command()

@@ -167,7 +167,6 @@ def ask(
     return {"knn_accuracy": accuracy.plain, "knn_balanced_accuracy": accuracy.balanced}
 
 
-@torch.no_grad()
 def encode(
     backbone: nn.Module,
     probe: Probe,
@@ -178,7 +177,25 @@ def encode(
     rank: int = 0,
     world: int = 1,
 ) -> Tensor:
-    """Features float32 [N, D] of the clips of a probe, in its order, by a network as it would be used: in evaluation
+    """Features float32 [N, D] of the clips of a probe, in its order; see `encode_rows`."""
+    return encode_rows(
+        backbone, probe.clips, probe.rows_N, views, device=device, batch_size=batch_size, rank=rank, world=world
+    )
+
+
+@torch.no_grad()
+def encode_rows(
+    backbone: nn.Module,
+    clips: ClipSet,
+    rows_N: NDArray[np.int64],
+    views: ViewScheme,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 16,
+    rank: int = 0,
+    world: int = 1,
+) -> Tensor:
+    """Features float32 [N, D] of clips, in the order of their rows, by a network as it would be used: in evaluation
     mode, which is undone afterwards.
 
     The network sees what the first view of `views` shows when nothing is left to chance: as many frames, evenly over
@@ -187,6 +204,9 @@ def encode(
 
     Args:
         backbone: any module that makes features [B, D] of clips [B, 3, T, S, S].
+        clips: where the rows lie.
+        rows_N: of the clips.
+        views: of the run.
         device: where it lies.
         batch_size: clips a pass.
         rank: of this process.
@@ -196,15 +216,15 @@ def encode(
         DataError: a clip cannot be read; see `endofm.data`.
     """
     # All shares are as long as the longest, or processes that exchange weights would wait for each other for ever.
-    longest = math.ceil(len(probe) / world)
-    share = [min(place * world + rank, len(probe) - 1) for place in range(longest)]
+    longest = math.ceil(len(rows_N) / world)
+    share = [min(place * world + rank, len(rows_N) - 1) for place in range(longest)]
     features = []
     with _evaluating(backbone), ShardReader() as reader:
         for start in range(0, longest, batch_size):
-            rows = [int(probe.rows_N[place]) for place in share[start : start + batch_size]]
-            clips = torch.stack([_picture(probe.clips, row, views, reader) for row in rows])
-            features.append(backbone(clips.to(device)).float())
-    return gather_rows(torch.cat(features))[: len(probe)]
+            rows = [int(rows_N[place]) for place in share[start : start + batch_size]]
+            pictures = torch.stack([_picture(clips, row, views, reader) for row in rows])
+            features.append(backbone(pictures.to(device)).float())
+    return gather_rows(torch.cat(features))[: len(rows_N)]
 
 
 def raw_pixels(side: int) -> nn.Module:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 
@@ -16,6 +16,9 @@ from endocorpus.corpus.files import atomic_file
 from endocorpus.errors import DataError, UsageError
 from endofm.health import Alarms
 from endofm.report.curves import HEIGHT, WIDTH, Row, charts
+
+if TYPE_CHECKING:
+    from endofm.report.neighbours import Picture
 
 
 @dataclass(frozen=True)
@@ -37,19 +40,20 @@ class Facts:
     last: Row
 
 
-def write_report(run_dir: Path, out: Path | None = None) -> Path:
+def write_report(run_dir: Path, out: Path | None = None, *, corpus: Path | None = None) -> Path:
     """Write the page of the run in `run_dir`, whole or not at all, and return its path.
 
     Args:
         run_dir: of a run, finished or not; `endofm pretrain` may be at work in it.
         out: of the page; `report.html` in the folder if None.
+        corpus: whose clips are shown beside those that the run's features find nearest; none if None.
 
     Raises:
         UsageError: there is no such run.
         DataError: its files cannot be read, or the page cannot be written.
     """
     out = out or run_dir / "report.html"
-    page = render(run_dir).encode("utf-8")
+    page = render(run_dir, corpus).encode("utf-8")
     try:
         with atomic_file(out) as file:
             file.write(page)
@@ -58,9 +62,14 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
     return out
 
 
-def render(run_dir: Path) -> str:
+def render(run_dir: Path, corpus: Path | None = None) -> str:
     """The page as text."""
     rows = read_rows(run_dir / "metrics.jsonl")
+    pictures: list[list[Picture]] = []
+    if corpus is not None:
+        from endofm.report.neighbours import neighbours  # torch is not needed for curves
+
+        pictures = neighbours(run_dir, corpus)
     config = run_dir / "config.toml"
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -72,6 +81,7 @@ def render(run_dir: Path) -> str:
         name=run_dir.resolve().name,
         facts=facts(rows, run_dir),
         charts=charts(rows),
+        neighbours=pictures,
         size=(WIDTH, HEIGHT),
         config=config.read_text(encoding="utf-8") if config.exists() else "",
         style=(files / "run.css").read_text(encoding="utf-8"),

@@ -100,7 +100,7 @@ from endofm.distributed import data_parallel, gather_rows, gradients_stay_local,
 from endofm.models import ModelConfig, create_backbone
 from endofm.models.transformer import Block
 
-with join_world("cpu") as world:
+def check(world):
     torch.manual_seed(0)
     backbone = create_backbone(ModelConfig(embed_dim=16, depth=2, num_heads=2, image_size=32, num_frames=2))
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
@@ -117,6 +117,9 @@ with join_world("cpu") as world:
     assert whole(model.norm.bias.grad).tolist() == [2.0] * 16, "both passes count, once"
     rows = torch.tensor([[float(world.rank)], [float(world.rank + 2)]])
     assert gather_rows(rows).flatten().tolist() == [0, 1, 2, 3]
+
+with join_world("cpu") as world:
+    check(world)  # nothing of it outlives the group of processes
 """
 
 

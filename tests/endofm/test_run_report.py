@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,16 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from endocorpus.errors import DataError, UsageError
 from endofm.cli import main
+from endofm.pretrain import pretrain
 from endofm.report import write_report
 from endofm.report.curves import charts
+from endofm.report.neighbours import neighbours
 from endofm.report.page import read_rows
+from tests.endofm.test_pretrain import configure
 
 HEALTHY = {"loss": 5.0, "loss_at_chance": 6.2, "grad_norm": 1.0, "teacher_information": 0.3, "lr": 1e-3}
 
@@ -120,3 +126,23 @@ def test_infinity_is_not_drawn(tmp_path: Path) -> None:
     )
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert all(value is None or math.isfinite(value) for row in rows for value in row.values())
+
+
+def test_neighbours_are_of_other_leak_groups(corpus: Path, tmp_path: Path) -> None:
+    pretrain(configure("run.length=3 steps"), [corpus], tmp_path, console=Console(file=io.StringIO()))
+    rows = neighbours(tmp_path, corpus)
+    assert len(rows) == 7, "every clip of a small corpus is asked about"
+    for asked, *others in rows:
+        assert asked.cosine == 1 and len(others) == 5
+        assert asked.key not in {other.key for other in others}, "each clip here is a leak group of its own"
+        cosines = [other.cosine for other in others]
+        assert cosines == sorted(cosines, reverse=True)
+        assert all(picture.image.startswith("data:image/jpeg;base64,") for picture in (asked, *others))
+    done = CliRunner().invoke(main, ["report", str(tmp_path), "--corpus", str(corpus)])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "report.html").read_text().count("<img") == 7 * 6
+    (tmp_path / "backbone.safetensors").unlink()
+    assert [row[0].key for row in neighbours(tmp_path, corpus)] == [row[0].key for row in rows], "from a checkpoint"
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(DataError, match="no weights and configuration of this run yet"):
+        neighbours(tmp_path, corpus)

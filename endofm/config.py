@@ -24,6 +24,7 @@ from endofm.optim import Length, OptimConfig
 UNCOMPARED = frozenset(
     {
         "model.attention",
+        "run.checkpoint_activations",
         "data.bad_clips_allowed",
         "data.cache_dir",
         "data.cache_gb",
@@ -71,6 +72,13 @@ class RunConfig(Settings):
     )
     accumulate: int = Field(
         default=1, ge=1, description="Parts that a step's clips are taken in, one after the other, to save memory."
+    )
+    checkpoint_activations: bool = Field(
+        default=False,
+        description="Keep less than half of what the backward pass needs, and compute the rest again, to save memory.",
+    )
+    compile: bool = Field(
+        default=False, description="Have torch compile the blocks: minutes at the start; not measured on a GPU yet."
     )
     health_every: int = Field(default=50, ge=1, description="Steps between measures of what the features span.")
     tensorboard: bool = Field(default=False, description="Write curves for TensorBoard as well; needs the package.")

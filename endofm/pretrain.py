@@ -45,6 +45,7 @@ from endofm.distributed import (
 )
 from endofm.health import Alarms, Health
 from endofm.metrics import Cost, MetricsFile, RunLog
+from endofm.models.speed import compile_blocks_, recompute_in_blocks_
 from endofm.models.transformer import Block, VideoTransformer
 from endofm.objectives import LossOutput, create_objective
 from endofm.optim import Horizon, Schedule, clip_each_, make_optimizer, schedule_, skip_if_not_finite_
@@ -133,6 +134,10 @@ def _assemble(config: PretrainConfig, clips: ClipSet, run_dir: Path, world: Worl
     torch.manual_seed(config.run.seed)  # on every rank the same: all start from the same weights
     objective = create_objective(config.objective, config.model, num_globals=config.views.num_globals, horizon=horizon)
     objective.to(world.device)
+    if config.run.checkpoint_activations:
+        recompute_in_blocks_(objective)
+    if config.run.compile:
+        compile_blocks_(objective, world.device)
     units = [module for kind in (Block, VideoTransformer) for module in objective.modules() if isinstance(module, kind)]
     model = data_parallel(objective, world, config.run.sharding, units)
     optimizer = make_optimizer(objective, decay_tables=config.optim.decay_tables)

@@ -20,7 +20,6 @@ from collections.abc import Sequence
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
-from timm.layers.drop import DropPath
 from timm.layers.mlp import Mlp
 from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
@@ -28,6 +27,7 @@ from torch.nn.functional import interpolate, linear
 
 from endocorpus.settings import Settings
 from endofm.models.attention import Attention, AttentionChoice
+from endofm.models.recompute import recomputed
 
 
 class ModelConfig(Settings):
@@ -201,9 +201,15 @@ class Block(nn.Module):
         self.mlp = Mlp(width, int(width * mlp_ratio))
         # One draw per row of its input: per place in time, per frame in space, per clip in the perceptron.
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.recompute = False  # see `speed.recompute_in_blocks_`
 
     def forward(self, tokens: Sequence[Tensor], num_frames: Sequence[int]) -> list[Tensor]:
         """Stacks of clips, each [B, 1+N*T, D] with a T of its own, to the same shapes."""
+        if self.recompute and torch.is_grad_enabled():
+            return recomputed(self._run, tokens, num_frames)
+        return self._run(tokens, num_frames)
+
+    def _run(self, tokens: Sequence[Tensor], num_frames: Sequence[int]) -> list[Tensor]:
         moves = sum(len(tokens_BLD) * (tokens_BLD.shape[1] - 1) for tokens_BLD in tokens)
         fold = self._fold() if moves > tokens[0].shape[2] else None
         return [self._update(tokens_BLD, T, fold) for tokens_BLD, T in zip(tokens, num_frames, strict=True)]
@@ -250,3 +256,23 @@ class Block(nn.Module):
         tokens_BLD = torch.cat([cls_B1D, patches_BNTD.flatten(1, 2)], dim=1)
         updated_BLD: Tensor = tokens_BLD + self.drop_path(self.mlp(self.norm2(tokens_BLD)))
         return updated_BLD
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al., 2016): some rows of its input become zero, the rest are scaled so that the mean
+    stays. Rows are those of the first dimension."""
+
+    keep: Tensor
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        # A tensor, since a number would make of every block, each with a rate of its own, another graph to compile. On
+        # the CPU even where networks are made without memory, for it is in no file of weights.
+        self.register_buffer("keep", torch.tensor(1 - rate, device="cpu"), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of any shape; itself outside of training."""
+        if not self.training:
+            return x
+        draws = torch.rand((len(x),) + (1,) * (x.ndim - 1), device=x.device)
+        return x * ((draws < self.keep) / self.keep).to(x.dtype)

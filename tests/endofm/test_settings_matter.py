@@ -118,6 +118,8 @@ OTHERWISE = {
 # What only matters beside another setting, on both sides of the comparison.
 BESIDE = {"data.shuffle_buffer": ("data.stream=sequential",)}
 SHOWN_ELSEWHERE = {
+    "run.checkpoint_activations": "test_speed.py: test_a_run_that_recomputes_leaves_the_same_weights",
+    "run.compile": "test_speed.py: test_compiling_on_a_cpu_needs_a_compiler, test_a_compiled_run_learns_the_same",
     "data.bad_clips_allowed": "test_streamed_runs.py: test_bad_clips_beyond_what_is_allowed_stop_the_run",
     "data.cache_dir": "test_streamed_runs.py: test_a_run_from_a_server_that_drops_connections_is_the_local_run",
     "data.cache_gb": "test_streamed_runs.py: test_a_cache_too_small_is_refused",

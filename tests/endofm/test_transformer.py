@@ -17,7 +17,7 @@ from endocorpus.errors import UsageError
 from endofm.data.views import ViewConfig
 from endofm.models import SHAPES, ModelConfig, VideoTransformer, create_backbone
 from endofm.models.attention import AttentionChoice
-from endofm.models.transformer import Block
+from endofm.models.transformer import Block, DropPath
 from endofm.objectives.dino import DinoConfig, StudentTeacher
 from tests.endofm.plain_timesformer import plain_tokens, published_shapes
 
@@ -182,12 +182,23 @@ def test_refuses_what_it_would_have_to_cut(shape: tuple[int, ...]) -> None:
 
 def test_drop_path_rates_and_rows() -> None:
     model = create_backbone(ModelConfig(embed_dim=32, depth=3, num_heads=2, drop_path=0.4)).train()
-    assert [getattr(block.drop_path, "drop_prob", 0.0) for block in model.blocks] == pytest.approx([0.0, 0.2, 0.4])
+    assert [float(getattr(block.drop_path, "keep", 1.0)) for block in model.blocks] == pytest.approx([1.0, 0.8, 0.6])
     rows: list[int] = []
     model.blocks[2].get_submodule("drop_path").register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
     model(random_clip(2, 3, 4, 48, 32))
     batch, places, frames = 2, 3 * 2, 4
     assert rows == [batch * places, batch * frames, batch]
+
+
+def test_dropped_rows_are_zero_and_the_others_make_up_for_them() -> None:
+    torch.manual_seed(0)
+    drop, rows = DropPath(0.25), torch.rand(4000, 2, 3) + 1
+    dropped = drop.train()(rows)
+    zero = (dropped == 0).flatten(1)
+    assert torch.equal(zero.all(1), zero.any(1)) and zero.all(1).float().mean() == pytest.approx(0.25, abs=0.03)
+    kept = ~zero.all(1)
+    torch.testing.assert_close(dropped[kept], rows[kept] / 0.75)
+    assert torch.equal(drop.eval()(rows), rows)
 
 
 @pytest.mark.parametrize("places", [1, 4], ids=["apart", "folded"])

@@ -26,6 +26,7 @@ from endocorpus.errors import DataError, UsageError
 from endofm import checkpoint as ckpt
 from endofm.config import PretrainConfig
 from endofm.data.clips import ClipSet, load_clips
+from endofm.data.device import on_device
 from endofm.data.loader import make_loader
 from endofm.data.quarantine import Replaced
 from endofm.data.settings import decided
@@ -167,7 +168,7 @@ def _train(run: Run, start_step: int, stop: Stop) -> int:
     skips, alarms = Skips(config.skipped_steps), Alarms()
     _introduce(run, start_step)
     with contextlib.closing(loader), log:
-        for number, batch in enumerate(loader, start_step):
+        for number, batch in enumerate(on_device(loader, world.device), start_step):
             pending.append(train_step(run, batch, number))
             done = number + 1
             saving = done % config.checkpoint_every == 0 or done == run.total_steps

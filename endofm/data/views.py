@@ -7,6 +7,7 @@ whole batch out.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -76,6 +77,15 @@ class ClipBatch:
     def pin_memory(self) -> ClipBatch:
         """A copy in page-locked memory, from which a GPU fetches on its own."""
         return self._map(lambda tensor: tensor.pin_memory())
+
+    def used_on(self, stream: torch.Stream) -> None:
+        """Let the memory of a copy that was made on another stream live until this one is done with it."""
+        self._map(lambda tensor: tensor.record_stream(stream) or tensor)  # type: ignore[func-returns-value]
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all tensors: what travels to the device."""
+        return sum(value.nbytes for value in self.__dict__.values() if isinstance(value, Tensor))
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> ClipBatch:
         changed = {
@@ -152,8 +162,9 @@ def apply_views(batch: ClipBatch, device: torch.device | str) -> list[Tensor]:
         Per view, globals first: float32 [B, 3, T, S, S], contiguous.
     """
     batch = batch.to(device)
-    mean_C = torch.tensor(batch.config.mean, device=device).view(3, 1, 1, 1)
-    std_C = torch.tensor(batch.config.std, device=device).view(3, 1, 1, 1)
+    mean_C111, std_C111 = (
+        _per_colour(values, torch.device(device)) for values in (batch.config.mean, batch.config.std)
+    )
     weights = batch.config.grey_weights
     views: list[Tensor] = []
     stop = 0
@@ -168,8 +179,13 @@ def apply_views(batch: ClipBatch, device: torch.device | str) -> list[Tensor]:
         view_BCTSS = torch.where(_spread(batch.grayscale_BV[:, view]), grey_B1TSS, view_BCTSS)
         if batch.config.clamp:
             view_BCTSS.clamp_(0, 1)
-        views.append(view_BCTSS.sub_(mean_C).div_(std_C))
+        views.append(view_BCTSS.sub_(mean_C111).div_(std_C111))
     return views
+
+
+@functools.cache  # a new one would make the host wait, as it comes from memory that is not page-locked
+def _per_colour(values: Rgb, device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device).view(3, 1, 1, 1)
 
 
 def _gather_crop(batch: ClipBatch, picks_BT: Tensor, box_B4: Tensor, limit: tuple[int, int]) -> Tensor:

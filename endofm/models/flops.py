@@ -18,7 +18,10 @@ def forward_flops(config: ModelConfig, shape: Shape, places: int | None = None) 
     """Operations of one forward pass of the backbone over one view; over `places` of its patches only, if given."""
     T, N, D = shape[0], (shape[1] // config.patch_size) ** 2, config.embed_dim
     embed = 2 * T * N * 3 * config.patch_size**2 * D
-    return embed + config.depth * block_flops(T, N if places is None else places, D, int(D * config.mlp_ratio))
+    seen = N if places is None else places
+    adapters = {"none": 0, "st12": 1, "st24": 2}[config.adapters]
+    adapter = 2 * T * seen * config.adapter_width * (2 * D + 3)
+    return embed + config.depth * (block_flops(T, seen, D, int(D * config.mlp_ratio)) + adapters * adapter)
 
 
 def block_flops(T: int, N: int, D: int, hidden: int) -> int:
@@ -32,6 +35,12 @@ def block_flops(T: int, N: int, D: int, hidden: int) -> int:
 def passes(config: ModelConfig, shapes: Iterable[Shape]) -> int:
     """Operations of one forward pass over one view of each shape."""
     return sum(forward_flops(config, shape) for shape in shapes)
+
+
+def with_backward(config: ModelConfig) -> int:
+    """How many forward passes a forward and backward pass cost: three, or two where the weights are frozen around
+    adapters, so that only what flows through them has a gradient."""
+    return 3 if config.adapters == "none" else 2
 
 
 # Dense bfloat16 without sparsity, from the data sheets of the maker; FLOP/s.

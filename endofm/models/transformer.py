@@ -16,7 +16,9 @@ Shape suffixes, `tokens_BLD` being three-dimensional and so on:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
@@ -26,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear
 
 from endocorpus.settings import Settings
+from endofm.models.adapters import STAdapter
 from endofm.models.attention import Attention, AttentionChoice
 from endofm.models.recompute import recomputed
 
@@ -46,6 +49,12 @@ class ModelConfig(Settings):
         description="How it is computed: sdpa, torch's fused kernel; math, written out; auto, whichever was measured "
         "to be faster on the device and in the precision at hand. The results are equal but for rounding.",
     )
+    adapters: Literal["none", "st12", "st24"] = Field(
+        default="none",
+        description="In each block, which alone are trained: one before the perceptron (st12: twelve in ViT-B), or one "
+        "before attention within the frame as well (st24).",
+    )
+    adapter_width: int = Field(default=384, ge=1, description="Of the bottleneck of an adapter.")
 
     @field_validator("num_heads")
     @classmethod
@@ -80,8 +89,10 @@ class VideoTransformer(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid_size**2, width))
         self.time_embed = nn.Parameter(torch.zeros(1, config.num_frames, width))
         rates = torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
+        before = {"none": (), "st12": ("perceptron",), "st24": ("attention", "perceptron")}[config.adapters]
+        adapters = dict.fromkeys(before, config.adapter_width)
         self.blocks = nn.ModuleList(
-            [Block(width, config.num_heads, config.mlp_ratio, rate, config.attention) for rate in rates]
+            [Block(width, config.num_heads, config.mlp_ratio, rate, config.attention, adapters) for rate in rates]
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self._initialise()
@@ -100,6 +111,9 @@ class VideoTransformer(nn.Module):
         for block in self.blocks:
             assert isinstance(block, Block)
             nn.init.zeros_(block.temporal_fc.weight)
+        for module in self.modules():
+            if isinstance(module, STAdapter):
+                module.reset()
 
     def forward(self, clip_BCTHW: Tensor) -> Tensor:
         """Normalised RGB clips [B, 3, T, H, W] to the class-token feature [B, D], after the last norm.
@@ -189,8 +203,15 @@ class Block(nn.Module):
     """Attention along time, attention within the frame, perceptron; each on the residual stream."""
 
     def __init__(
-        self, width: int, num_heads: int, mlp_ratio: float, drop_path: float, attention: AttentionChoice = "auto"
+        self,
+        width: int,
+        num_heads: int,
+        mlp_ratio: float,
+        drop_path: float,
+        attention: AttentionChoice = "auto",
+        adapters: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
+        """`adapters` has the width of an adapter before "attention" within the frame, before the "perceptron"."""
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attn = Attention(width, num_heads, attention)
@@ -202,6 +223,10 @@ class Block(nn.Module):
         # One draw per row of its input: per place in time, per frame in space, per clip in the perceptron.
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.recompute = False  # see `speed.recompute_in_blocks_`
+        self.attention_adapter, self.perceptron_adapter = (
+            STAdapter(width, adapters[place]) if place in adapters else nn.Identity()
+            for place in ("attention", "perceptron")
+        )
 
     def forward(self, tokens: Sequence[Tensor], num_frames: Sequence[int]) -> list[Tensor]:
         """Stacks of clips, each [B, 1+N*T, D] with a T of its own, to the same shapes."""
@@ -243,7 +268,7 @@ class Block(nn.Module):
 
         # Time. The class token stays out.
         patches_PTD = tokens_BLD[:, 1:].reshape(B * N, T, D)
-        patches_PTD = patches_PTD + self._in_time(patches_PTD, fold)
+        patches_PTD = self.attention_adapter(patches_PTD + self._in_time(patches_PTD, fold))
 
         # Space. Every frame gets a copy of the class token as the block received it; the copies vote by their mean.
         patches_BNTD = patches_PTD.view(B, N, T, D)
@@ -252,6 +277,7 @@ class Block(nn.Module):
         change_BTND = self.drop_path(self.attn(self.norm1(frames_FND))).unflatten(0, (B, T))
         cls_B1D = cls_B1D + change_BTND[:, :, 0].mean(dim=1, keepdim=True)
         patches_BNTD = patches_BNTD + change_BTND[:, :, 1:].transpose(1, 2)
+        patches_BNTD = self.perceptron_adapter(patches_BNTD.flatten(0, 1)).view(B, N, T, D)
 
         tokens_BLD = torch.cat([cls_B1D, patches_BNTD.flatten(1, 2)], dim=1)
         updated_BLD: Tensor = tokens_BLD + self.drop_path(self.mlp(self.norm2(tokens_BLD)))

@@ -219,6 +219,8 @@ def _inflated(found: Mapping[str, Tensor], num_frames: int) -> dict[str, Tensor]
 def _config_of(file: WeightFile, found: Mapping[str, Tensor]) -> ModelConfig:
     """The shape that the file states, or else the one that its tensors have."""
     stated = file.content["config"].get("model") if is_run(file) else file.about.get("model")
+    if isinstance(stated, dict):  # where a run's weights came from is no part of their shape
+        stated = {key: value for key, value in stated.items() if key != "weights"}
     try:
         config = ModelConfig.model_validate(_shape_of(file.path, found) if stated is None else stated)
     except ValidationError as error:

@@ -22,7 +22,7 @@ from torch.nn.functional import log_softmax, softmax
 from endofm.distributed import all_reduce_mean_
 from endofm.health import spread_of
 from endofm.models import ModelConfig, VideoTransformer, create_backbone
-from endofm.models.flops import Shape, passes
+from endofm.models.flops import Shape, passes, with_backward
 from endofm.models.heads import DINOHead
 from endofm.objectives.base import LossOutput, Objective, ObjectiveSettings
 from endofm.optim import Horizon, Length, cosine
@@ -126,9 +126,10 @@ class Distillation(Objective):
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Move the teacher towards the student, and the centre towards the mean of this step's teacher logits."""
-        student: list[Tensor] = list(self.student.parameters())
-        teacher: list[Tensor] = list(self.teacher.parameters())
-        torch._foreach_lerp_(teacher, student, 1 - self._momentum(step))
+        pairs = zip(self.teacher.parameters(), self.student.parameters(), strict=True)
+        apart = [(teacher, student) for teacher, student in pairs if teacher is not student]  # see `models.adapters`
+        teachers: list[Tensor] = [teacher for teacher, _ in apart]
+        torch._foreach_lerp_(teachers, [student for _, student in apart], 1 - self._momentum(step))
         batch_centre = all_reduce_mean_(torch.stack(self._batch_centres).mean(dim=0))
         self._batch_centres.clear()
         # After a step that was skipped for its numbers, the centre stays finite as well.
@@ -177,7 +178,7 @@ class Dino(Distillation):
     def step_flops(self, shapes: Sequence[Shape]) -> int:
         """The student sees all views, forwards and backwards, the teacher the global ones."""
         model = self.encoder.config
-        return 3 * passes(model, shapes) + passes(model, shapes[: self.num_globals])
+        return with_backward(model) * passes(model, shapes) + passes(model, shapes[: self.num_globals])
 
 
 class StudentTeacher(nn.Module):

@@ -24,7 +24,7 @@ from torch.nn.functional import log_softmax, normalize
 
 from endofm.distributed import global_rows
 from endofm.models import ModelConfig
-from endofm.models.flops import Shape, block_flops, forward_flops, passes
+from endofm.models.flops import Shape, block_flops, forward_flops, passes, with_backward
 from endofm.models.transformer import Block, at_places, positions, times
 from endofm.objectives.base import LossOutput
 from endofm.objectives.dino import Distillation, DistillationConfig, encode_by_shape, information
@@ -167,15 +167,15 @@ class Masked(Distillation):
     def step_flops(self, shapes: Sequence[Shape]) -> int:
         """The student sees few patches of the global views, the decoder all, the teacher all of them."""
         model, config = self.encoder.config, self.config
-        student = passes(model, shapes[self.num_globals :])
+        student, decoder = passes(model, shapes[self.num_globals :]), 0
         for frames, side in shapes[: self.num_globals]:
             places = (side // model.patch_size) ** 2
             hidden, width = config.hidden(places), config.decoder_width
             student += forward_flops(model, (frames, side), places - hidden)
-            student += config.decoder_depth * block_flops(frames, places, width, 4 * width)
-            student += 2 * frames * places * width * model.embed_dim  # into the decoder and out of it
-            student += 2 * 2 * frames * hidden * model.embed_dim * config.patch_prototypes
-        return 3 * student + passes(model, shapes[: self.num_globals])
+            decoder += config.decoder_depth * block_flops(frames, places, width, 4 * width)
+            decoder += 2 * frames * places * width * model.embed_dim  # into the decoder and out of it
+            decoder += 2 * 2 * frames * hidden * model.embed_dim * config.patch_prototypes
+        return with_backward(model) * student + 3 * decoder + passes(model, shapes[: self.num_globals])
 
 
 def soft_cross_entropy(targets_XK: Tensor, logits_XK: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from torch.nn.functional import adaptive_avg_pool3d, cosine_similarity, cross_en
 from endofm.distributed import gather_rows, global_rows
 from endofm.health import spread_of
 from endofm.models import ModelConfig, VideoTransformer, create_backbone
-from endofm.models.flops import Shape, passes
+from endofm.models.flops import Shape, passes, with_backward
 from endofm.objectives.base import LossOutput, Objective, ObjectiveSettings
 from endofm.objectives.concepts import ConceptAttention, chosen, contrast_of_concepts
 from endofm.objectives.dino import by_shape, information
@@ -254,7 +254,8 @@ class Vcl(Objective):
 
     def step_flops(self, shapes: Sequence[Shape]) -> int:
         """Three passes over the views and over the differences, which have the clips' shapes."""
-        return 3 * passes(self.backbone.config, [*shapes, *shapes[:2]])
+        model = self.backbone.config
+        return with_backward(model) * passes(model, [*shapes, *shapes[:2]])
 
 
 def differences(view_BCTHW: Tensor) -> Tensor:

@@ -15,11 +15,11 @@ from endofm.data.plan import AnyViews, ViewConfig
 from endofm.data.sampler import MAX_SEED
 from endofm.data.settings import DataConfig
 from endofm.distributed import DeviceChoice, Sharding
-from endofm.models import ModelConfig
 from endofm.objectives import ObjectiveConfig
 from endofm.objectives.dino import DinoConfig
 from endofm.objectives.masked import MaskedConfig
 from endofm.optim import Length, OptimConfig
+from endofm.start import StartConfig
 
 UNCOMPARED = frozenset(
     {
@@ -99,7 +99,7 @@ class PretrainConfig(Settings):
     """Everything that decides what a run computes, besides the clips. The defaults are the recipe of Endo-FM."""
 
     views: AnyViews = ViewConfig()
-    model: ModelConfig = ModelConfig()
+    model: StartConfig = StartConfig()
     objective: ObjectiveConfig = DinoConfig()
     optim: OptimConfig = OptimConfig()
     data: DataConfig = DataConfig()

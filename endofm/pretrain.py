@@ -24,6 +24,7 @@ from torch import Tensor
 from endocorpus.corpus.manifest import DESCRIPTOR, SHARDS
 from endocorpus.errors import DataError, UsageError
 from endofm import checkpoint as ckpt
+from endofm import start
 from endofm.config import PretrainConfig
 from endofm.data.clips import ClipSet, load_clips
 from endofm.data.device import on_device
@@ -118,6 +119,8 @@ def pretrain(
             run = replace(run, probe=load_probe(probe, config.probe.label))
         with sole_writer(run_dir, world):
             start_step = resume(run)
+            if run.origin and world.is_main:
+                start.note(run_dir, dict(run.origin))
             steps = _train(run, start_step, stop)
             backbone = _export(run) if steps == run.total_steps else None
             barrier()  # or torchrun, seeing another process end, might end this one in the middle of a file
@@ -133,7 +136,13 @@ def _assemble(config: PretrainConfig, clips: ClipSet, run_dir: Path, world: Worl
     horizon = Horizon.of(config.run.length, num_clips=len(clips), batch_size=batch_size)
     schedule = Schedule(config.optim, horizon, batch_size)
     torch.manual_seed(config.run.seed)  # on every rank the same: all start from the same weights
-    objective = create_objective(config.objective, config.model, num_globals=config.views.num_globals, horizon=horizon)
+    objective = create_objective(
+        config.objective, config.model.shape, num_globals=config.views.num_globals, horizon=horizon
+    )
+    # A run that goes on has its weights in its checkpoints; the file may be gone by then.
+    begins = config.model.weights and ckpt.latest_checkpoint(run_dir) is None
+    origin = start.load_weights_(objective, config.model) if begins else {}
+    start.freeze_(objective, share=config.run.sharding == "none")
     objective.to(world.device)
     if config.run.checkpoint_activations:
         recompute_in_blocks_(objective)
@@ -143,7 +152,7 @@ def _assemble(config: PretrainConfig, clips: ClipSet, run_dir: Path, world: Worl
     model = data_parallel(objective, world, config.run.sharding, units)
     optimizer = make_optimizer(objective, decay_tables=config.optim.decay_tables)
     health = Health(config.model.embed_dim).to(world.device)
-    return Run(config, run_dir, world, console, clips, schedule, objective, model, optimizer, health)
+    return Run(config, run_dir, world, console, clips, schedule, objective, model, optimizer, health, origin=origin)
 
 
 def _train(run: Run, start_step: int, stop: Stop) -> int:
@@ -371,7 +380,10 @@ def _export(run: Run) -> Path:
     if run.world.is_main:
         provenance = {
             # Paths of this machine are nobody's business, and no part of the result.
-            "config": run.config.model_dump(mode="json", exclude={"data": {"cache_dir", "exclude"}}),
+            "config": run.config.model_dump(
+                mode="json", exclude={"data": {"cache_dir", "exclude"}, "model": {"weights"}}
+            ),
+            **({"weights": origin} if (origin := start.noted(run.run_dir)) else {}),
             "clips": run.clips.fingerprint,
             "steps": run.total_steps,
         }

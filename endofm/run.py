@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -36,6 +37,8 @@ class Run:
     optimizer: torch.optim.Optimizer
     health: Health
     probe: Probe | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """Of the weights that it begins with, if they come from a file; see `endofm.start`."""
 
     @property
     def order_fingerprint(self) -> str:

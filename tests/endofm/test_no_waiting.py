@@ -1,4 +1,4 @@
-"""A step never asks the device for a number, and batches reach it in order: otherwise a GPU idles while the host waits."""
+"""A step never asks the device for a number, and batches reach it in order: else a GPU idles while the host waits."""
 
 from __future__ import annotations
 

@@ -58,6 +58,7 @@ OTHERWISE = {
     "model.image_size": "48",
     "model.num_frames": "3",
     "model.drop_path": "0.0",
+    "model.adapters": "st12",
     "objective.kind": "masked",
     "model.attention": "math",
     "objective.prototypes": "16",
@@ -118,6 +119,8 @@ OTHERWISE = {
 # What only matters beside another setting, on both sides of the comparison.
 BESIDE = {"data.shuffle_buffer": ("data.stream=sequential",)}
 SHOWN_ELSEWHERE = {
+    "model.adapter_width": "test_adapters.py: test_a_run_trains_adapters_in_given_weights",
+    "model.weights": "test_adapters.py: test_a_run_trains_adapters_in_given_weights",
     "run.checkpoint_activations": "test_speed.py: test_a_run_that_recomputes_leaves_the_same_weights",
     "run.compile": "test_speed.py: test_compiling_on_a_cpu_needs_a_compiler, test_a_compiled_run_learns_the_same",
     "data.bad_clips_allowed": "test_streamed_runs.py: test_bad_clips_beyond_what_is_allowed_stop_the_run",

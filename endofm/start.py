@@ -43,7 +43,7 @@ def load_weights_(objective: nn.Module, config: StartConfig) -> dict[str, Any]:
         DataError: no such file, or not weights of a backbone.
     """
     weights = read_backbone(config.weights, num_frames=config.num_frames)
-    free = {"drop_path", "adapters", "adapter_width"}
+    free = {"drop_path", "attention", "adapters", "adapter_width"}
     ours, theirs = config.shape.model_dump(exclude=free), weights.config.model_dump(exclude=free)
     if different := [key for key in ours if ours[key] != theirs[key]]:
         said = ", ".join(f"model.{key} = {theirs[key]!r}" for key in different)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, relu
 
-from endofm.distributed import gather_rows, global_rows
+from endofm.distributed import all_reduce_mean_, gather_rows, global_rows
 
 _NEAR_ZERO = 1e-5  # under the root of a squared distance, whose slope has no bound at zero
 
@@ -48,8 +48,8 @@ def contrast_of_concepts(query_BCE: Tensor, key_BCE: Tensor, wanted_BC: Tensor, 
     """Pull what a concept finds in two views of a clip together, push what it finds in other clips `margin` apart.
 
     The sum over the wanted concepts of all clips of the squared distance within the clip and the mean of
-    max(0, margin - distance)^2 over all other clips, of all processes; by one more than there are wanted ones. No
-    gradient reaches the keys.
+    max(0, margin - distance)^2 over all other clips; by one more than there are wanted ones. Other clips, and the
+    count, are those of all processes, of whose results the mean is meant. No gradient reaches the keys.
 
     Args:
         query_BCE: of one view.
@@ -65,5 +65,5 @@ def contrast_of_concepts(query_BCE: Tensor, key_BCE: Tensor, wanted_BC: Tensor, 
     near_BC = distance_BRC[same_BR].square()
     far_BRC = relu(margin - distance_BRC).square().masked_fill(same_BR[..., None], 0)
     far_BC = far_BRC.sum(dim=1) / max(len(keys_RCE) - 1, 1)
-    count = wanted_BC.sum()
-    return ((near_BC + far_BC) * wanted_BC).sum() / (count + 1)
+    count = all_reduce_mean_(wanted_BC.sum().float())
+    return ((near_BC + far_BC) * wanted_BC).sum() / (count + len(rows) / len(keys_RCE))

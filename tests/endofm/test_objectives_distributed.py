@@ -44,8 +44,8 @@ def learn(kind: str, world: World, sharding: str) -> dict[str, Any]:
     for step in range(5):
         generator = torch.Generator().manual_seed(step)
         views = [torch.randn(4, 3, frames, size, size, generator=generator) for frames, size in SHAPES[kind]]
-        output = model([view[world.rank :: world.size].contiguous() for view in views], step)
         objective.zero_grad()
+        output = model([view[world.rank :: world.size].contiguous() for view in views], step)
         output.loss.backward()
         with torch.no_grad():
             for parameter in objective.parameters():

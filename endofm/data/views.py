@@ -162,9 +162,8 @@ def apply_views(batch: ClipBatch, device: torch.device | str) -> list[Tensor]:
         Per view, globals first: float32 [B, 3, T, S, S], contiguous.
     """
     batch = batch.to(device)
-    mean_C111, std_C111 = (
-        _per_colour(values, torch.device(device)) for values in (batch.config.mean, batch.config.std)
-    )
+    device = torch.device(device)
+    mean_C111, std_C111 = _per_colour(batch.config.mean, device), _per_colour(batch.config.std, device)
     weights = batch.config.grey_weights
     views: list[Tensor] = []
     stop = 0

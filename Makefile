@@ -52,7 +52,9 @@ fmt: $(STAMP)
 
 bench: demo
 	$(BIN)/python benchmarks/phantom.py
-	$(BIN)/python benchmarks/loader.py --corpus demo/corpora/colonoscopic
+	$(BIN)/python -m benchmarks.loader --corpus demo/corpora/colonoscopic
+	$(BIN)/endofm bench loader --corpus demo/corpora/colonoscopic --step-seconds 1
+	$(BIN)/python -m benchmarks.step --depth 3
 
 lock:
 	$(BIN)/python -m pip install --quiet uv

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from benchmarks.loader import hardware
 from benchmarks.plain import PlainTrainer
+from endofm.bench import hardware
 from endofm.data.views import ViewConfig
 from endofm.models import SHAPES, ModelConfig
 from endofm.objectives.dino import Dino, DinoConfig

@@ -9,6 +9,7 @@ import click
 from endocorpus import __version__
 from endocorpus.console import Commands, echo_json
 from endocorpus.errors import UsageError
+from endofm.cli_bench import bench
 from endofm.cli_weights import weights
 
 
@@ -155,3 +156,4 @@ def config(config_name: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
 
 main.add_command(weights)
+main.add_command(bench)

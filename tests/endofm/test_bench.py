@@ -1,0 +1,48 @@
+"""What is measured is the loader of a run: its clips, its views, its bytes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from endofm.cli import main
+from endofm.data.clips import load_clips
+from endofm.data.loader import make_loader
+from tests.endofm.test_pretrain import configure
+
+SMALL = ("--config", "debug", "--set", "run.batch_size=2", "--steps", "2")
+
+
+def bench(corpus: Path, *arguments: str) -> dict[str, Any]:
+    done = CliRunner().invoke(main, ["bench", "loader", "--corpus", str(corpus), *SMALL, *arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+def test_one_core_and_what_goes_to_the_device(corpus: Path) -> None:
+    told = bench(corpus, "--workers", "0")
+    assert told["clips"] == len(load_clips([corpus]))
+    assert told["samples_per_core_second"] == pytest.approx(1000 / told["milliseconds"])
+    assert told["samples_per_second"] is None and told["wait_share"] is None
+    views = configure().views.model_copy(update={"global_frames": (4, 8), "local_frames": (2, 2, 4)})
+    frames = []
+    with make_loader(load_clips([corpus]), views, batch_size=2, seed=0, start_step=0, stop_step=4) as loader:
+        frames = [batch.frames_BUHWC.nbytes for batch in loader]
+    assert sum(frames) < told["megabytes"] * 1e6 * 4 * 2 < sum(frames) + 4 * 4096, "frames, and little else"
+
+
+def test_from_a_worker_with_a_step_that_takes_its_time(corpus: Path) -> None:
+    told = bench(corpus, "--workers", "1", "--step-seconds", "0.3")
+    assert told["workers"] == 1 and told["samples_per_second"] > 0 and told["trainer_milliseconds"] > 0
+    assert told["step_seconds"] == 0.3 and 0 <= told["wait_share"] < 1
+
+
+def test_told_as_a_table(corpus: Path) -> None:
+    done = CliRunner().invoke(main, ["bench", "loader", "--corpus", str(corpus), *SMALL, "--workers", "0"])
+    assert done.exit_code == 0
+    assert "samples per second and core" in done.stdout and "MB" in done.stdout and "processes" not in done.stdout

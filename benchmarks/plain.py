@@ -325,3 +325,7 @@ class PlainTrainer:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return value
+
+    def forget_gradients(self) -> None:
+        """Give their memory back."""
+        self.optimizer.zero_grad()

@@ -90,6 +90,10 @@ class OurTrainer:
         self._number += 1
         return loss.detach()
 
+    def forget_gradients(self) -> None:
+        """Give their memory back."""
+        self.optimizer.zero_grad()
+
 
 @contextlib.contextmanager
 def timed(module: torch.nn.Module, name: str, clock: Clock | None) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import gpu_step
 from benchmarks.plain import PlainTrainer, augment, load_views
 from endofm.data.batches import load_batch, plan_clip
 from endofm.data.clips import load_clips
@@ -107,3 +109,25 @@ def assert_same(plain: list[Tensor], ours: list[Tensor]) -> None:
     assert len(plain) == len(ours)
     for one, other in zip(plain, ours, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=2e-3)
+
+
+@pytest.mark.filterwarnings("default:The .grad attribute of a Tensor:UserWarning")
+def test_the_benchmark_for_gpus_runs_in_small_on_a_cpu(corpus: Path, tmp_path: Path) -> None:
+    """All its parts: what cannot be tried without a GPU must not fail there for a slip of the pen."""
+    gpu_step.main(["--smoke", "--out", str(tmp_path / "told.json"), "--corpus", str(corpus)])
+    told = json.loads((tmp_path / "told.json").read_text())
+    ways = [(row["way"], row["batch"]) for row in told["rows"]]
+    assert ways == [
+        ("ours", 2), ("ours", 1), ("plain", 2), ("plain", 1),
+        ("ours, compiled", 2), ("ours, compiled", 1), ("ours, recomputing", 1),
+    ]  # fmt: skip
+    for row in told["rows"]:
+        assert row["clips_per_s"] == pytest.approx(1e3 * row["batch"] / row["milliseconds"])
+        assert row["kernels"] > 100 and row["note"] == "" and row["memory_gib"] is None
+    assert set(told["ours_to_plain"]) == {"1", "2"} and 0 <= told["loader"]["wait_share"] < 1
+
+
+def test_the_benchmark_for_gpus_begins_no_row_without_time(tmp_path: Path) -> None:
+    gpu_step.main(["--smoke", "--out", str(tmp_path / "told.json"), "--minutes", "0"])
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert {row["note"] for row in told["rows"]} == {"no time left"} and told["ours_to_plain"] == {}

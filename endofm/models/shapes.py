@@ -46,7 +46,8 @@ def changed(config: ModelConfig, changes: dict[str, int | float]) -> ModelConfig
         UsageError: a value is out of range, or does not go with the others.
     """
     try:
-        return ModelConfig.model_validate({**config.model_dump(), **changes})
+        # Of a class that says more, such as where weights come from, the shape alone.
+        return ModelConfig.model_validate({**config.model_dump(include=set(ModelConfig.model_fields)), **changes})
     except ValidationError as error:
         first = error.errors()[0]
         key, said = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -21,7 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
@@ -42,6 +43,8 @@ class World:
     rank: int
     size: int
     device: torch.device
+    mesh: DeviceMesh | None = field(default=None, compare=False, repr=False)
+    """Of all processes, to divide tensors between them; None for one alone."""
 
     @property
     def is_main(self) -> bool:
@@ -78,10 +81,16 @@ def join_world(choice: DeviceChoice) -> Iterator[World]:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     except ValueError as error:  # MASTER_ADDR or MASTER_PORT is missing
         raise UsageError(f"the processes cannot meet: {error}; start with torchrun") from None
+    mesh = init_device_mesh(device.type, (size,))
     try:
-        yield World(rank, size, device)
+        yield World(rank, size, device, mesh)
     finally:
+        # Torch remembers every mesh on which it divided a tensor, and a mesh keeps its group: gloo's threads outlive
+        # `destroy_process_group`, and if one lets go of its last tensor while Python ends, the process is aborted
+        # ("terminate called without an active exception"; torch 2.14).
+        mesh._pg_registry.clear()  # noqa: SLF001
         dist.destroy_process_group()
+        gc.collect()  # a divided model is full of cycles that keep the group too
 
 
 def _identity() -> tuple[int, int, int]:
@@ -134,9 +143,8 @@ def data_parallel(module: nn.Module, world: World, sharding: Sharding, units: Se
     if world.size == 1:
         return module
     if sharding == "full":
-        mesh = init_device_mesh(world.device.type, (world.size,))
         for unit in (*units, module):
-            fully_shard(unit, mesh=mesh)
+            fully_shard(unit, mesh=world.mesh)
             for name in ("forward_shapes", "forward_tokens"):  # besides `forward`, which gathers weights by itself
                 if hasattr(unit, name):
                     register_fsdp_forward_method(unit, name)

@@ -117,14 +117,20 @@ def pretrain(
         run = _assemble(config, load_clips(corpora, mix, config.data), run_dir, world, console)
         if probe is not None:
             run = replace(run, probe=load_probe(probe, config.probe.label))
-        with sole_writer(run_dir, world):
-            start_step = resume(run)
-            if run.origin and world.is_main:
-                start.note(run_dir, dict(run.origin))
-            steps = _train(run, start_step, stop)
-            backbone = _export(run) if steps == run.total_steps else None
-            barrier()  # or torchrun, seeing another process end, might end this one in the middle of a file
-    return PretrainResult(steps, run.total_steps, backbone, world.is_main)
+        result = _carry_out(run, stop)
+        del run  # its model, if divided, must be gone before the processes part: see `join_world`
+        return result
+
+
+def _carry_out(run: Run, stop: Stop) -> PretrainResult:
+    with sole_writer(run.run_dir, run.world):
+        start_step = resume(run)
+        if run.origin and run.world.is_main:
+            start.note(run.run_dir, dict(run.origin))
+        steps = _train(run, start_step, stop)
+        backbone = _export(run) if steps == run.total_steps else None
+        barrier()  # or torchrun, seeing another process end, might end this one in the middle of a file
+    return PretrainResult(steps, run.total_steps, backbone, run.world.is_main)
 
 
 def _assemble(config: PretrainConfig, clips: ClipSet, run_dir: Path, world: World, console: Console) -> Run:

@@ -32,6 +32,7 @@ from benchmarks.step import OurTrainer, make_views
 from endocorpus.console import echo_table
 from endofm.bench import hardware, time_loader
 from endofm.config import load_config
+from endofm.data.planes import lay_out, rgb_matrix
 from endofm.data.views import ClipBatch, ViewConfig, apply_views, make_batch, plan_views
 from endofm.models import ModelConfig
 from endofm.models.flops import peak_flops_per_second
@@ -242,10 +243,11 @@ def make_clips(scale: Scale, batch: int) -> ClipBatch:
     """Noise, with views planned as for clips."""
     rng = np.random.default_rng(0)
     plans = [plan_views(*scale.clip, scale.views, rng) for _ in range(batch)]
-    most = max(len(plan.frames_needed) for plan in plans)
-    frames_BUHWC = torch.randint(0, 256, (batch, most, *scale.clip[1:], 3), dtype=torch.uint8)
+    cuts, size = lay_out(plans, [scale.clip[1:]] * batch)
+    pixels = torch.randint(0, 256, (size,), dtype=torch.uint8)
+    to_rgb = [rgb_matrix(0, full=False)] * batch
     keys = [str(index) for index in range(batch)]
-    return make_batch(frames_BUHWC, plans, [scale.clip[1:]] * batch, scale.views, keys, list(range(batch)))
+    return make_batch(pixels, cuts, to_rgb, plans, scale.views, keys, list(range(batch)))
 
 
 def stretch(scale: Scale, step: Step) -> float:

@@ -6,7 +6,6 @@ Times of the loader itself are CPU times, which a busy machine moves less than t
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import platform
 import statistics
@@ -144,12 +143,11 @@ class ReusedMemory:
     def __init__(self) -> None:
         self._memory = torch.empty(0, dtype=torch.uint8)
 
-    def __call__(self, shape: Sequence[int]) -> torch.Tensor:
-        """Uint8 memory of this shape, holding what was left there."""
-        size = math.prod(shape)
+    def __call__(self, size: int) -> torch.Tensor:
+        """So many bytes, uint8, holding what was left there."""
         if len(self._memory) < size:
             self._memory = torch.zeros(size + size // 4, dtype=torch.uint8)
-        return self._memory[:size].view(tuple(shape))
+        return self._memory[:size]
 
 
 def hardware() -> str:

@@ -8,11 +8,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from endocorpus.errors import DataError
 from endofm.data.clips import ClipSet
-from endofm.data.decode import decode_frames
+from endofm.data.decode import decode_cuts
+from endofm.data.planes import lay_out
 from endofm.data.quarantine import Replaced
 from endofm.data.stream import BadClipError, ClipBytes
 from endofm.data.views import ClipBatch, ViewPlan, ViewScheme, make_batch, plan_views
@@ -36,7 +38,7 @@ def load_batch(
     *,
     seed: int,
     reader: Reader,
-    memory: Callable[[Sequence[int]], Tensor] | None = None,
+    memory: Callable[[int], Tensor] | None = None,
     substitute: Callable[[int, int], int] | None = None,
 ) -> ClipBatch:
     """Plan, fetch and decode one batch, in this process.
@@ -48,7 +50,7 @@ def load_batch(
         views: the recipe.
         seed: the run's seed.
         reader: open shards.
-        memory: gives uint8 memory of a shape for the frames; what it holds before does not matter. By default new.
+        memory: gives so many bytes for the pixels, uint8; what they hold before does not matter. By default new.
         substitute: row to take for a bad one, from its position and the number of the attempt; bad clips are errors if
             None.
 
@@ -99,28 +101,43 @@ def _load(
     views: ViewScheme,
     seed: int,
     reader: Reader,
-    memory: Callable[[Sequence[int]], Tensor] | None,
+    memory: Callable[[int], Tensor] | None,
 ) -> ClipBatch:
     """`load_batch` of rows that are hoped to be sound."""
-    sizes = [(int(clips.height_N[row]), int(clips.width_N[row])) for row in rows]
     plans = [plan_clip(clips, row, position, views, seed=seed) for row, position in zip(rows, positions, strict=True)]
-    needed = [plan.frames_needed for plan in plans]
-    most = max(len(frames) for frames in needed), max(height for height, _ in sizes), max(width for _, width in sizes)
-    frames_BUHWC = (memory or private_memory)((len(rows), *most, 3))
-    for index, (out_UHWC, row, (height, width), frames) in enumerate(
-        zip(frames_BUHWC.numpy(), rows, sizes, needed, strict=True)
-    ):
-        clip = clips.location(row)
-        try:
-            data = reader.read(clip)
-        except BadClipError as error:
-            raise _BadAtError(index, str(error)) from None
-        try:
-            decode_frames(data, frames, int(clips.num_frames_N[row]), out=out_UHWC[: len(frames), :height, :width])
-        except DataError as error:
-            raise _BadAtError(index, f"{clip.shard}: clip {clip.key}: {error}") from None
-        out_UHWC[len(frames) :], out_UHWC[:, height:], out_UHWC[:, :, width:] = 0, 0, 0
-    return make_batch(frames_BUHWC, plans, sizes, views, [clips.key(row) for row in rows], positions)
+    cuts, size = lay_out(plans, [_size(clips, row) for row in rows])
+    pixels = (memory or private_memory)(size)
+    to_rgb = [
+        _decode(clips, row, plan, cuts_U5, reader, pixels.numpy(), index)
+        for index, (row, plan, cuts_U5) in enumerate(zip(rows, plans, cuts, strict=True))
+    ]
+    return make_batch(pixels, cuts, to_rgb, plans, views, [clips.key(row) for row in rows], positions)
+
+
+def _decode(
+    clips: ClipSet,
+    row: int,
+    plan: ViewPlan,
+    cuts_U5: NDArray[np.int64],
+    reader: Reader,
+    out: NDArray[np.uint8],
+    index: int,
+) -> NDArray[np.float32]:
+    """Fetch and decode one clip into `out`, and say what makes RGB of it."""
+    clip = clips.location(row)
+    try:
+        data = reader.read(clip)
+    except BadClipError as error:
+        raise _BadAtError(index, str(error)) from None
+    try:
+        num_frames, size = int(clips.num_frames_N[row]), _size(clips, row)
+        return decode_cuts(data, plan.frames_needed, num_frames, size=size, cuts_U5=cuts_U5, out=out)
+    except DataError as error:
+        raise _BadAtError(index, f"{clip.shard}: clip {clip.key}: {error}") from None
+
+
+def _size(clips: ClipSet, row: int) -> tuple[int, int]:
+    return int(clips.height_N[row]), int(clips.width_N[row])
 
 
 def plan_clip(clips: ClipSet, row: int, position: int, views: ViewScheme, *, seed: int) -> ViewPlan:
@@ -129,8 +146,7 @@ def plan_clip(clips: ClipSet, row: int, position: int, views: ViewScheme, *, see
     return plan_views(int(clips.num_frames_N[row]), int(clips.height_N[row]), int(clips.width_N[row]), views, rng)
 
 
-def private_memory(shape: Sequence[int]) -> Tensor:
+def private_memory(num_bytes: int) -> Tensor:
     """New uint8 memory of this process, with whatever is in it."""
-    # NumPy asks the kernel for huge pages and torch does not: touching them for the first time costs 1 ms a clip
-    # instead of 8 (measured).
-    return torch.from_numpy(np.empty(shape, np.uint8))
+    # NumPy asks the kernel for huge pages and torch does not, which then pays for touching each page the first time.
+    return torch.from_numpy(np.empty(num_bytes, np.uint8))

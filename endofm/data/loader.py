@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from multiprocessing.util import Finalize
 from typing import Any, Self
 
@@ -173,11 +172,10 @@ class ClipLoader(Iterator[ClipBatch]):
         if isinstance(batch, (DataError, UsageError)):
             self.close()
             raise batch
-        if batch.frames_BUHWC.is_shared():  # type: ignore[no-untyped-call]
-            self._mapped.append(batch.frames_BUHWC.untyped_storage())
+        if batch.pixels.is_shared():  # type: ignore[no-untyped-call]
+            self._mapped.append(batch.pixels.untyped_storage())
             if not self._pin_memory:  # pinning copies as well
-                frames_BUHWC = private_memory(batch.frames_BUHWC.shape).copy_(batch.frames_BUHWC)
-                return dataclasses.replace(batch, frames_BUHWC=frames_BUHWC)
+                return dataclasses.replace(batch, pixels=private_memory(len(batch.pixels)).copy_(batch.pixels))
         return batch.pin_memory() if self._pin_memory else batch
 
     def __enter__(self) -> Self:
@@ -271,16 +269,16 @@ class _SharedRing:
         """Go to the next slot: what is taken from here on is for another batch."""
         self._turn += 1
 
-    def take(self, shape: Sequence[int]) -> Tensor:
-        """Memory of this slot, uint8, holding whatever was left there."""
-        index, size = self._turn % _SLOTS, math.prod(shape)
+    def take(self, size: int) -> Tensor:
+        """So many bytes of this slot, uint8, holding whatever was left there."""
+        index = self._turn % _SLOTS
         storage = self._slots[index]
         if storage is None or storage.nbytes() < size:
             # Some more than now needed, as the next batch may need a few frames more.
             storage = torch.UntypedStorage._new_shared(size + size // 8)  # type: ignore[no-untyped-call]  # noqa: SLF001
             self._slots[index] = storage
-        frames: Tensor = torch.empty(0, dtype=torch.uint8).set_(storage, 0, tuple(shape))  # type: ignore[call-overload]
-        return frames
+        pixels: Tensor = torch.empty(0, dtype=torch.uint8).set_(storage, 0, (size,))  # type: ignore[call-overload]
+        return pixels
 
 
 def _leave_at_once(_worker: int) -> None:

@@ -1,7 +1,7 @@
-"""The views of a batch, cut from uint8 frames on the device as `plan` decided them.
+"""The views of a batch, cut from the planes of its frames on the device as `plan` decided them.
 
-`plan.plan_views` makes every random decision about a clip without seeing a pixel; `apply_views` carries the plans of a
-whole batch out.
+`plan.plan_views` makes every random decision about a clip without seeing a pixel, `planes` says what travels, and
+`apply_views` carries the plans of a whole batch out.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from endofm.data.plan import (
@@ -27,6 +28,7 @@ from endofm.data.plan import (
     plan_views,
     told_of_short_clips,
 )
+from endofm.data.planes import HALVED
 from endofm.data.quarantine import Replaced
 
 __all__ = [
@@ -46,14 +48,15 @@ _TAPS = 2  # pixels beyond a crop that a bicubic kernel at its border asks for
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ClipBatch:
-    """Frames of B clips and the plans of their V views, ready to travel to the device.
+    """What B clips look like and the plans of their V views, ready to travel to the device.
 
-    Clips of different sizes, or with different numbers of frames that their views need, are padded with zeros at the
-    end of U, H and W. No view ever reads the padding.
+    The pixels of all clips, of any sizes, lie one after the other. `cuts_BU5` says where; where a clip's views need
+    fewer frames than those of another one, its last rows are zeros.
     """
 
-    frames_BUHWC: Tensor  # uint8, RGB; the frames that the clip's views need, in order of time
-    extent_B3: Tensor  # int64: how much of U, H and W is the clip
+    pixels: Tensor  # uint8 [bytes]: planes of the frames that the views need, cut; see `planes`
+    cuts_BU5: Tensor  # int64: where each of them lies and which pixels it holds, see `planes.OFFSET`
+    to_rgb_B34: Tensor  # float32: what makes RGB of a clip's planes, see `planes.rgb_matrix`
     picks_BT: Tensor  # int64: for every frame of every view, views one after the other, its index in U
     boxes_BV4: Tensor  # int64: top, left, height, width, pixels
     flip_BV: Tensor  # bool
@@ -64,6 +67,7 @@ class ClipBatch:
     keys: tuple[str, ...]
     crop_limits: tuple[tuple[int, int], ...]  # per view, greatest crop height and width; here, so that no device waits
     config: ViewScheme
+    halved: int = HALVED  # how often the sides of the colour planes are halved
     corpora: tuple[str, ...] = ()  # name of each clip's corpus
     replaced: tuple[Replaced, ...] = ()  # bad clips that others stand in for, here
 
@@ -97,10 +101,10 @@ class ClipBatch:
 
     def __getstate__(self) -> dict[str, Any]:
         # Between processes every tensor travels as a shared-memory file with a handshake of its own. That is right for
-        # the frames and a waste for the rest, which goes by value.
+        # the pixels and a waste for the rest, which goes by value.
         state = dict(self.__dict__)
         for name, value in state.items():
-            if isinstance(value, Tensor) and name != "frames_BUHWC":
+            if isinstance(value, Tensor) and name != "pixels":
                 state[name] = value.numpy()
         return state
 
@@ -110,32 +114,40 @@ class ClipBatch:
 
 
 def make_batch(
-    frames_BUHWC: Tensor,
+    pixels: Tensor,
+    cuts: Sequence[NDArray[np.int64]],
+    to_rgb: Sequence[NDArray[np.float32]],
     plans: Sequence[ViewPlan],
-    sizes: Sequence[tuple[int, int]],
     config: ViewScheme,
     keys: Sequence[str],
     positions: Sequence[int],
+    *,
+    halved: int = HALVED,
 ) -> ClipBatch:
-    """Bring frames and plans of the same clips together.
+    """Bring pixels and plans of the same clips together.
 
     Args:
-        frames_BUHWC: uint8; for every clip the frames of `plan.frames_needed`, then padding.
+        pixels: uint8 [bytes].
+        cuts: for every clip a row for each of `plan.frames_needed`; see `planes.lay_out`.
+        to_rgb: for every clip what makes RGB of its planes; see `planes.rgb_matrix`.
         plans: one per clip.
-        sizes: true height and width of each clip's frames, pixels.
         config: the recipe the plans were made with.
         keys: of the clips.
         positions: of the clips in the sampler's order.
+        halved: how often the sides of the colour planes are halved.
     """
-    needed = [plan.frames_needed for plan in plans]
     picks = [
-        np.searchsorted(frames, np.array([frame for view in plan.views for frame in view.frames]))
-        for plan, frames in zip(plans, needed, strict=True)
+        np.searchsorted(plan.frames_needed, np.array([frame for view in plan.views for frame in view.frames]))
+        for plan in plans
     ]
+    cuts_BU5 = np.zeros((len(plans), max(map(len, cuts)), 5), np.int64)
+    for row, cuts_U5 in zip(cuts_BU5, cuts, strict=True):
+        row[: len(cuts_U5)] = cuts_U5
     boxes = torch.tensor([[view.box for view in plan.views] for plan in plans])
     return ClipBatch(
-        frames_BUHWC=frames_BUHWC,
-        extent_B3=torch.tensor([(len(frames), *size) for frames, size in zip(needed, sizes, strict=True)]),
+        pixels=pixels,
+        cuts_BU5=torch.from_numpy(cuts_BU5),
+        to_rgb_B34=torch.from_numpy(np.stack(to_rgb)),
         picks_BT=torch.from_numpy(np.stack(picks)),
         boxes_BV4=boxes,
         flip_BV=torch.tensor([[view.flip for view in plan.views] for plan in plans]),
@@ -146,17 +158,18 @@ def make_batch(
         keys=tuple(keys),
         crop_limits=tuple((int(height), int(width)) for height, width in boxes[:, :, 2:].amax(dim=0).tolist()),
         config=config,
+        halved=halved,
     )
 
 
 @torch.no_grad()
 def apply_views(batch: ClipBatch, device: torch.device | str) -> list[Tensor]:
-    """Make the views of a batch; all pixel work happens on the device, from uint8.
+    """Make the views of a batch; all pixel work happens on the device.
 
-    Order of work: crop and resize, flip, colour jitter, grayscale, clamp to [0, 1] where the recipe says so, normalise;
-    with the same parameters for all frames of a view. The resize is bicubic (a = -0.75, pixel centres, no
-    antialiasing) and sees the crop alone, whose border pixels repeat beyond it, exactly as `F.interpolate` of the
-    cropped frames would do it.
+    Order of work: colours to RGB, crop and resize, flip, colour jitter, grayscale, clamp to [0, 1] where the recipe
+    says so, normalise; with the same parameters for all frames of a view. The resize is bicubic (a = -0.75, pixel
+    centres, no antialiasing) and sees the crop alone, whose border pixels repeat beyond it, exactly as `F.interpolate`
+    of the cropped frames would do it.
 
     Returns:
         Per view, globals first: float32 [B, 3, T, S, S], contiguous.
@@ -188,25 +201,29 @@ def _per_colour(values: Rgb, device: torch.device) -> Tensor:
 
 
 def _gather_crop(batch: ClipBatch, picks_BT: Tensor, box_B4: Tensor, limit: tuple[int, int]) -> Tensor:
-    """Gather the crop's pixels of the picked frames, uint8 [B, 3, T, R, K].
+    """Gather the crop's pixels of the picked frames as RGB, float32 [B, 3, T, R, K], 0 to 255.
 
     Rows and columns are clamped to the crop, two beyond it on every side and all up to the batch's largest crop: its
-    border repeats, and nothing outside the crop, padding least of all, can be read.
+    border repeats, and nothing outside the crop can be read. The four pixels of a square have its colour.
     """
     top_B, left_B, height_B, width_B = box_B4.unbind(1)
     device = box_B4.device
     rows_R = torch.arange(-_TAPS, limit[0] + _TAPS, device=device).clamp(min=0)
     columns_K = torch.arange(-_TAPS, limit[1] + _TAPS, device=device).clamp(min=0)
-    rows_BR = top_B[:, None] + torch.minimum(rows_R, height_B[:, None] - 1)
-    columns_BK = left_B[:, None] + torch.minimum(columns_K, width_B[:, None] - 1)
-    clips_B = torch.arange(len(box_B4), device=device)
-    gathered_BTRKC = batch.frames_BUHWC[
-        clips_B[:, None, None, None],
-        picks_BT[:, :, None, None],
-        rows_BR[:, None, :, None],
-        columns_BK[:, None, None, :],
-    ]
-    return gathered_BTRKC.permute(0, 4, 1, 2, 3).contiguous()
+    rows_B1R1 = (top_B[:, None] + torch.minimum(rows_R, height_B[:, None] - 1))[:, None, :, None]
+    columns_B11K = (left_B[:, None] + torch.minimum(columns_K, width_B[:, None] - 1))[:, None, None, :]
+    cuts_BT5 = batch.cuts_BU5.gather(1, picks_BT[:, :, None].expand(-1, -1, 5))
+    offset, top, left, height, width = (column[:, :, None, None] for column in cuts_BT5.unbind(2))
+    planes = []
+    for halved in (0, batch.halved, batch.halved):
+        rows, columns = (rows_B1R1 >> halved) - (top >> halved), (columns_B11K >> halved) - (left >> halved)
+        row_bytes = (width + halved) >> halved
+        planes.append(batch.pixels[offset + rows * row_bytes + columns])
+        offset = offset + row_bytes * ((height + halved) >> halved)
+    planes_B3X = torch.stack(planes, dim=1).flatten(2).float()
+    to_rgb_B34 = batch.to_rgb_B34
+    rgb_B3X = torch.baddbmm(to_rgb_B34[:, :, 3:], to_rgb_B34[:, :, :3], planes_B3X).clamp_(0, 255)
+    return rgb_B3X.view(len(box_B4), 3, *planes[0].shape[1:])
 
 
 def _resize_crop(crop_BCTRK: Tensor, box_B4: Tensor, flip_B: Tensor, size: int) -> Tensor:
@@ -222,7 +239,7 @@ def _resize_crop(crop_BCTRK: Tensor, box_B4: Tensor, flip_B: Tensor, size: int) 
     x_BSS = (x_BS * (2 / columns) - 1)[:, None, :].expand(-1, size, -1)
     y_BSS = (y_BS * (2 / rows) - 1)[:, :, None].expand(-1, -1, size)
     grid_BSS2 = torch.stack([x_BSS, y_BSS], dim=-1)  # grid_sample wants x first, and -1 to 1 from edge to edge
-    folded = crop_BCTRK.view(batch, channels * frames, rows, columns).float()
+    folded = crop_BCTRK.view(batch, channels * frames, rows, columns)
     resized = F.grid_sample(folded, grid_BSS2, mode="bicubic", padding_mode="border", align_corners=False)
     return resized.div_(255).view(batch, channels, frames, size, size)
 

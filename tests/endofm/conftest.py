@@ -13,6 +13,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
+import torch
 import xxhash
 from numpy.typing import NDArray
 
@@ -20,6 +21,8 @@ from endocorpus.corpus.files import digest_bytes, digest_file
 from endocorpus.corpus.manifest import open_corpus, table_bytes, write_descriptor
 from endocorpus.corpus.mixes import mix_bytes
 from endocorpus.corpus.schema import SCHEMA_VERSION
+from endofm.data.planes import lay_out
+from endofm.data.views import ClipBatch, ViewPlan, ViewScheme, make_batch
 
 _BITS = 8
 X264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-pix_fmt", "yuv420p")
@@ -151,6 +154,46 @@ def write_mix(path: Path, corpora: Mapping[str, Path], chosen: Sequence[tuple[st
     ]
     path.write_bytes(mix_bytes(rows, {"title": "x"}))
     return path
+
+
+IDENTITY = np.eye(3, 4, dtype=np.float32)
+
+
+def batch_of_rgb(
+    frames: Sequence[NDArray[np.uint8]],
+    plans: Sequence[ViewPlan],
+    config: ViewScheme,
+    keys: Sequence[str] | None = None,
+    *,
+    padding: int = 0,
+) -> ClipBatch:
+    """A batch whose planes are red, green and blue: `frames` are all those of each clip, uint8 [N, H, W, 3]."""
+    sizes = [(clip_NHWC.shape[1], clip_NHWC.shape[2]) for clip_NHWC in frames]
+    cuts, size = lay_out(plans, sizes, halved=0)
+    pixels = np.full(size + 100, padding, np.uint8)
+    for clip_NHWC, plan, cuts_U5 in zip(frames, plans, cuts, strict=True):
+        for number, (at, top, left, height, width) in zip(plan.frames_needed, cuts_U5.tolist(), strict=True):
+            cut_hw3 = clip_NHWC[number, top : top + height, left : left + width]
+            pixels[at : at + cut_hw3.size] = cut_hw3.transpose(2, 0, 1).ravel()
+    names = keys or [str(index) for index in range(len(plans))]
+    places = list(range(len(plans)))
+    to_rgb = [IDENTITY] * len(plans)
+    return make_batch(torch.from_numpy(pixels), cuts, to_rgb, plans, config, names, places, halved=0)
+
+
+def cut_of(batch: ClipBatch, index: int, place: int) -> NDArray[np.uint8]:
+    """What a batch holds of a frame, as RGB, uint8 [h, w, 3]: by the formula, in float64."""
+    at, _, _, height, width = batch.cuts_BU5[index, place].tolist()
+    planes = []
+    for halved in (0, batch.halved, batch.halved):
+        rows, columns = -(-height // (1 << halved)), -(-width // (1 << halved))
+        plane = batch.pixels[at : at + rows * columns].view(rows, columns).double().numpy()
+        planes.append(np.kron(plane, np.ones((1 << halved, 1 << halved)))[:height, :width])
+        at += rows * columns
+    rgb_3hw = np.einsum(
+        "cp,phw->chw", batch.to_rgb_B34[index].double().numpy(), np.stack([*planes, np.ones_like(planes[0])])
+    )
+    return rgb_3hw.round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
 MakeCorpus = Callable[[str, Sequence[Sequence[ClipSpec]]], Path]

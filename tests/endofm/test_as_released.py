@@ -32,7 +32,7 @@ from endofm.models import ModelConfig
 from endofm.objectives.dino import Dino, DinoConfig
 from endofm.optim import Horizon, Schedule, make_optimizer
 from endofm.pretrain import pretrain
-from tests.endofm.test_views import CLIPS, random_batch
+from tests.endofm.test_views import CLIPS, noise, random_batch
 
 Frames = tuple[int, ...]
 RELEASED, FIXED = load_config("endofm-as-released"), load_config("endofm")
@@ -290,11 +290,10 @@ def test_colours_are_those_of_the_released_code() -> None:
             for index, (num_frames, height, width) in enumerate(CLIPS):
                 rng = np.random.default_rng((seed, index))
                 decided = plan_views(num_frames, height, width, config, rng)
-                where = {int(frame): place for place, frame in enumerate(decided.frames_needed)}
                 chosen = decided.views[view]
                 top, left, h, w = chosen.box
                 for time, frame in enumerate(chosen.frames):
-                    crop = batch.frames_BUHWC[index, where[frame], top : top + h, left : left + w].permute(2, 0, 1)
+                    crop = torch.from_numpy(noise(CLIPS[index])[frame, top : top + h, left : left + w]).permute(2, 0, 1)
                     size = made.shape[-1]
                     x = F.interpolate(crop[None].double() / 255, (size, size), mode="bicubic")[0].numpy()
                     x = x[:, :, ::-1] if chosen.flip else x

@@ -32,8 +32,8 @@ def test_one_core_and_what_goes_to_the_device(corpus: Path) -> None:
     views = configure().views.model_copy(update={"global_frames": (4, 8), "local_frames": (2, 2, 4)})
     frames = []
     with make_loader(load_clips([corpus]), views, batch_size=2, seed=0, start_step=0, stop_step=4) as loader:
-        frames = [batch.frames_BUHWC.nbytes for batch in loader]
-    assert sum(frames) < told["megabytes"] * 1e6 * 4 * 2 < sum(frames) + 4 * 4096, "frames, and little else"
+        frames = [batch.pixels.nbytes for batch in loader]
+    assert sum(frames) < told["megabytes"] * 1e6 * 4 * 2 < sum(frames) + 4 * 4096, "pixels, and little else"
 
 
 def test_from_a_worker_with_a_step_that_takes_its_time(corpus: Path) -> None:

@@ -21,7 +21,7 @@ from endofm.objectives.dino import Dino, DinoConfig
 from endofm.optim import Horizon, clip_each_, make_optimizer, schedule_
 from tests.endofm.test_dino import make_views
 from tests.endofm.test_transformer import randomise
-from tests.endofm.test_views import CLIPS, plan
+from tests.endofm.test_views import CLIPS, noise, plan, random_batch
 
 MODEL = ModelConfig(embed_dim=32, depth=2, num_heads=2, image_size=48, num_frames=4, drop_path=0.0)
 HEAD = DinoConfig(prototypes=24, head_hidden=16, head_bottleneck=8, freeze_last_layer="0 steps")
@@ -84,15 +84,13 @@ def test_a_plain_step_leaves_the_same_weights_teacher_and_centre() -> None:
 
 
 def test_plain_augmentation_makes_the_same_views() -> None:
-    from tests.endofm.test_views import random_batch
-
     config = VIEWS.model_copy(update={"jitter_probability": 1.0, "grayscale_probability": 0.5})
     for index, clip in enumerate(CLIPS):
         batch = random_batch(config, [clip])
         decided = plan(*clip, config, 0, index)
-        frames_NHWC = torch.zeros(clip[0], *batch.frames_BUHWC.shape[2:], dtype=torch.uint8)
-        frames_NHWC[decided.frames_needed] = batch.frames_BUHWC[0]
-        assert_same(augment(frames_NHWC, decided, config), [view[0] for view in apply_views(batch, "cpu")])
+        assert_same(
+            augment(torch.from_numpy(noise(clip)), decided, config), [view[0] for view in apply_views(batch, "cpu")]
+        )
 
 
 def test_plain_data_path_hands_over_the_same_views(corpus: Path) -> None:
@@ -102,13 +100,14 @@ def test_plain_data_path_hands_over_the_same_views(corpus: Path) -> None:
         batch = load_batch(clips, rows, rows, VIEWS, seed=0, reader=reader)
         videos = [reader.read(clips.location(row)) for row in rows]
     plain = load_views(videos, [plan_clip(clips, row, row, VIEWS, seed=0) for row in rows], VIEWS)
-    assert_same(plain, apply_views(batch, "cpu"))
+    # In RGB, swscale's fast path is up to three levels off, which jitter may double; ours is exact (`test_planes`).
+    assert_same(plain, apply_views(batch, "cpu"), levels=6)
 
 
-def assert_same(plain: list[Tensor], ours: list[Tensor]) -> None:
+def assert_same(plain: list[Tensor], ours: list[Tensor], levels: float = 0.1) -> None:
     assert len(plain) == len(ours)
     for one, other in zip(plain, ours, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=2e-3)
+        torch.testing.assert_close(one, other, rtol=0, atol=levels / 255 / min(VIEWS.std))
 
 
 @pytest.mark.filterwarnings("default:The .grad attribute of a Tensor:UserWarning")

@@ -46,16 +46,6 @@ def test_a_subset_holds_the_same_pixels_as_all_frames() -> None:
     np.testing.assert_array_equal(decode_frames(data, some, SPEC.num_frames), everything[some])
 
 
-def test_frames_are_written_where_they_are_wanted() -> None:
-    padded = np.full((4, SPEC.height + 6, SPEC.width + 10, 3), 9, np.uint8)
-    indices = np.array([5, 50])
-    out = padded[1:3, : SPEC.height, : SPEC.width]
-    assert decode_frames(clip("fast decode"), indices, SPEC.num_frames, out=out) is out
-    np.testing.assert_array_equal(out, decode_frames(clip("fast decode"), indices, SPEC.num_frames))
-    padded[1:3, : SPEC.height, : SPEC.width] = 9
-    assert (padded == 9).all()
-
-
 def test_widths_that_rows_of_memory_are_not_aligned_to() -> None:
     spec = ClipSpec(number=5, num_frames=2, height=34, width=50)
     frames = decode_frames(encode_numbered(spec), np.array([0, 1]), 2)
@@ -128,12 +118,6 @@ def test_a_cut_file_is_a_data_error() -> None:
     data = clip("closed, no B-frames")
     with pytest.raises(DataError):
         decode_frames(data[: len(data) // 2], np.arange(SPEC.num_frames), SPEC.num_frames)
-
-
-def test_frames_of_another_size_are_a_data_error() -> None:
-    out = np.empty((1, 40, 40, 3), np.uint8)
-    with pytest.raises(DataError, match="should be 40x40 pixels, but its frames are 64x48"):
-        decode_frames(clip("B-frames"), np.array([0]), SPEC.num_frames, out=out)
 
 
 @pytest.mark.parametrize("indices", [[], [3, 3], [4, 2], [-1, 0], [0, 75]])

@@ -22,10 +22,13 @@ import torch
 from torch import Tensor
 
 from endocorpus.errors import DataError, UsageError
+from endofm.data.batches import plan_clip
 from endofm.data.clips import ClipSet, load_clips
+from endofm.data.decode import decode_frames
 from endofm.data.loader import ClipLoader, make_loader
+from endofm.data.stream import ShardReader
 from endofm.data.views import ClipBatch, ViewConfig, apply_views
-from tests.endofm.conftest import SPECS, read_frame
+from tests.endofm.conftest import SPECS, cut_of, read_frame
 
 VIEWS = ViewConfig(global_frames=(3, 4), local_frames=(2,), global_size=16, local_size=8)
 STEPS = 9  # of 4 clips out of 7: epochs end inside batches, and the memory of a single worker comes by three times
@@ -52,22 +55,24 @@ def assert_same(found: ClipBatch, wanted: ClipBatch) -> None:
         assert torch.equal(a, b) if isinstance(a, Tensor) else a == b, field.name
 
 
-def test_batches_hold_the_right_frames_of_the_right_clips(expected: list[ClipBatch]) -> None:
+def test_batches_hold_the_right_frames_of_the_right_clips(clips: ClipSet) -> None:
     sizes = {f"tiny-{spec.number}": (spec.height, spec.width) for shard in SPECS for spec in shard}
-    seen = []
-    for batch in expected:
-        assert batch.frames_BUHWC.dtype == torch.uint8
+    whole = VIEWS.model_copy(update={"global_scale": (1.0, 1.0), "local_scale": (1.0, 1.0), "aspect_ratio": (0.5, 2.0)})
+    seen, positions = [], []
+    for batch in make_loader(clips, whole, batch_size=4, seed=11, start_step=0, stop_step=STEPS):
+        assert batch.pixels.dtype == torch.uint8
         for index, key in enumerate(batch.keys):
-            num_frames, height, width = batch.extent_B3[index].tolist()
-            assert (height, width) == sizes[key]
-            painted = [read_frame(frame) for frame in batch.frames_BUHWC[index, :num_frames, :height, :width].numpy()]
+            places = sorted(set(batch.picks_BT[index].tolist()))
+            assert places == list(range(len(places)))
+            pictures = [cut_of(batch, index, place) for place in places]
+            assert {picture.shape[:2] for picture in pictures} == {sizes[key]}
+            painted = [read_frame(picture) for picture in pictures]
             assert {number for number, _ in painted} == {int(key.removeprefix("tiny-"))}
-            numbers = [frame for _, frame in painted]
-            assert all(a < b for a, b in pairwise(numbers))
-            assert set(batch.picks_BT[index].tolist()) == set(range(num_frames))
+            assert all(a < b for (_, a), (_, b) in pairwise(painted))
             seen.append(key)
+        positions += batch.positions_B.tolist()
     assert sorted(seen[:7]) == sorted(seen[7:14]) == sorted(sizes)
-    assert [position for batch in expected for position in batch.positions_B.tolist()] == list(range(4 * STEPS))
+    assert positions == list(range(4 * STEPS))
 
 
 def test_a_clip_looks_different_every_time_it_comes_by(expected: list[ClipBatch]) -> None:
@@ -151,12 +156,22 @@ def test_a_bad_clip_is_replaced_and_told(mended: list[ClipBatch], expected: list
             index = found.positions_B.tolist().index(one.position)
             assert (one.corpus, one.key, one.by) == ("tiny", "tiny-4", found.keys[index]) and one.by != "tiny-4"
             assert "clip tiny-4 at offset" in one.reason and f"run `endocorpus verify {spoilt}`" in one.reason
-            assert read_frame(
-                found.frames_BUHWC[index, 0, : found.extent_B3[index][1], : found.extent_B3[index][2]].numpy()
-            )[0] == int(one.by[5:])
+            assert_shows_first_frame(found, index, spoilt)
             met += 1
     assert met >= 5
     assert len({one.by for batch in mended for one in batch.replaced}) > 1
+
+
+def assert_shows_first_frame(batch: ClipBatch, index: int, corpus: Path) -> None:
+    """That of the clip it names, decoded by itself."""
+    clips = load_clips([corpus])
+    (row,) = (row for row in range(len(clips)) if clips.key(row) == batch.keys[index])
+    frames = plan_clip(clips, row, int(batch.positions_B[index]), VIEWS, seed=11).frames_needed
+    with ShardReader() as reader:
+        (picture,) = decode_frames(reader.read(clips.location(row)), frames[:1], int(clips.num_frames_N[row]))
+    _, top, left, height, width = batch.cuts_BU5[index, 0].tolist()
+    wanted = picture[top : top + height, left : left + width].astype(int)
+    assert np.abs(cut_of(batch, index, 0) - wanted).max() <= 1
 
 
 @pytest.mark.parametrize(("world", "num_workers", "start"), [(1, 2, 0), (2, 0, 0), (1, 0, 3)])

@@ -117,5 +117,5 @@ def test_on_a_cpu_batches_pass_as_they_are_and_none_is_taken_ahead(batches: Iter
 def test_on_a_gpu_batches_arrive_whole_and_in_order(batches: Iterator[ClipBatch]) -> None:
     here = [batch.pin_memory() for batch in batches]
     for batch, moved in zip(here, on_device(iter(here), torch.device("cuda")), strict=True):
-        assert moved.keys == batch.keys and moved.frames_BUHWC.is_cuda
-        assert torch.equal(moved.frames_BUHWC.cpu(), batch.frames_BUHWC)
+        assert moved.keys == batch.keys and moved.pixels.is_cuda
+        assert torch.equal(moved.pixels.cpu(), batch.pixels)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -23,11 +24,12 @@ from endofm.data.views import (
     View,
     ViewConfig,
     ViewPlan,
+    ViewScheme,
     apply_views,
-    make_batch,
     plan_views,
     told_of_short_clips,
 )
+from tests.endofm.conftest import batch_of_rgb
 
 PLAIN = {"jitter_probability": 0.0, "grayscale_probability": 0.0, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 SMALL = ViewConfig(global_frames=(3, 4), local_frames=(2, 5), global_size=24, local_size=12)
@@ -228,29 +230,27 @@ def test_recipes_are_read_from_toml(tmp_path: object) -> None:
 # --- views ---------------------------------------------------------------------------------------------------------
 
 
-def random_batch(config: ViewConfig, clips: list[tuple[int, int, int]], padding: int = 0, seed: int = 0) -> ClipBatch:
-    """Clips of noise; every clip's pixels depend on its own place in `CLIPS` alone, the rest is `padding`."""
+def noise(clip: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """All frames of a clip, uint8 [N, H, W, 3]; they depend on its own place in `CLIPS` alone."""
+    return np.random.default_rng(CLIPS.index(clip)).integers(0, 256, (*clip, 3), dtype=np.uint8)
+
+
+def random_batch(config: ViewScheme, clips: list[tuple[int, int, int]], padding: int = 0, seed: int = 0) -> ClipBatch:
+    """Clips of noise."""
     plans = [plan(*clip, config, seed, CLIPS.index(clip)) for clip in clips]
-    most = [max(len(made.frames_needed) for made in plans), *(max(clip[axis] for clip in clips) for axis in (1, 2))]
-    frames_BUHWC = torch.full((len(clips), *most, 3), padding, dtype=torch.uint8)
-    for index, (clip, made) in enumerate(zip(clips, plans, strict=True)):
-        noise = np.random.default_rng(CLIPS.index(clip)).integers(0, 256, (clip[0], *clip[1:], 3), dtype=np.uint8)
-        needed = torch.from_numpy(noise[made.frames_needed])
-        frames_BUHWC[index, : len(needed), : clip[1], : clip[2]] = needed
     names = [f"clip-{clip}" for clip in clips]
-    return make_batch(frames_BUHWC, plans, [clip[1:] for clip in clips], config, names, list(range(len(clips))))
+    return batch_of_rgb([noise(clip) for clip in clips], plans, config, names, padding=padding)
 
 
 def reference_view(batch: ClipBatch, index: int, made: ViewPlan, view: int) -> Tensor:
     """One view the slow and obvious way, in float64: [3, T, S, S]."""
     decided, size = made.views[view], batch.config.view_shapes[view][1]
     top, left, height, width = decided.box
-    at = {int(frame): place for place, frame in enumerate(made.frames_needed)}
     grey_of = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64).view(1, 3, 1, 1)
     frames = []
     for frame in decided.frames:
-        cropped = batch.frames_BUHWC[index, at[frame], top : top + height, left : left + width].permute(2, 0, 1)[None]
-        x = F.interpolate(cropped.double() / 255, size=(size, size), mode="bicubic", align_corners=False)
+        cropped = torch.from_numpy(noise(CLIPS[index])[frame, top : top + height, left : left + width]).permute(2, 0, 1)
+        x = F.interpolate(cropped[None].double() / 255, size=(size, size), mode="bicubic", align_corners=False)
         x = x.flip(-1) if decided.flip else x
         for op in decided.order:
             grey, factor = (x * grey_of).sum(1, keepdim=True), decided.factors[op]
@@ -280,10 +280,9 @@ def test_crops_are_resized_as_interpolate_does_it() -> None:
     config = SMALL.model_copy(update=PLAIN | {"flip_probability": 0.0})
     batch = random_batch(config, CLIPS)
     for view, made_view in enumerate(apply_views(batch, "cpu")):
-        for index in range(len(CLIPS)):
+        for index, clip in enumerate(CLIPS):
             top, left, height, width = batch.boxes_BV4[index, view].tolist()
-            start = sum(frames for frames, _ in config.view_shapes[:view])
-            picked = batch.frames_BUHWC[index, batch.picks_BT[index, start : start + made_view.shape[2]]]
+            picked = torch.from_numpy(noise(clip)[list(plan(*clip, config, 0, index).views[view].frames)])
             crop_TCHW = picked[:, top : top + height, left : left + width].permute(0, 3, 1, 2) / 255
             resized = F.interpolate(crop_TCHW, size=made_view.shape[-2:], mode="bicubic", align_corners=False)
             torch.testing.assert_close(made_view[index].transpose(0, 1), resized.clamp(0, 1), atol=1e-4, rtol=0)
@@ -301,10 +300,8 @@ def test_views_show_the_frames_of_their_plan() -> None:
     # Clips of one colour per frame: the colour of a view's frame is the number of the frame it was made of.
     config = SMALL.model_copy(update=PLAIN)
     plans = [plan(num_frames, 20, 20, config, 5, index) for index, num_frames in enumerate((90, 3, 200))]
-    frames_BUHWC = torch.zeros((3, max(len(made.frames_needed) for made in plans), 20, 20, 3), dtype=torch.uint8)
-    for index, made in enumerate(plans):
-        frames_BUHWC[index, : len(made.frames_needed)] = torch.from_numpy(made.frames_needed).view(-1, 1, 1, 1)
-    batch = make_batch(frames_BUHWC, plans, [(20, 20)] * 3, config, ["a", "b", "c"], [0, 1, 2])
+    numbers = [np.arange(num_frames, dtype=np.uint8)[:, None, None, None] for num_frames in (90, 3, 200)]
+    batch = batch_of_rgb([clip.repeat(20, 1).repeat(20, 2).repeat(3, 3) for clip in numbers], plans, config)
     for view, made_view in enumerate(apply_views(batch, "cpu")):
         for index, made in enumerate(plans):
             levels = made_view[index].mul(255)
@@ -312,21 +309,24 @@ def test_views_show_the_frames_of_their_plan() -> None:
             torch.testing.assert_close(shown, torch.tensor(made.views[view].frames).float(), atol=1e-3, rtol=0)
 
 
-def test_padding_never_leaks_into_a_view() -> None:
-    zeros, noise = random_batch(SMALL, CLIPS, padding=0), random_batch(SMALL, CLIPS, padding=211)
-    assert not torch.equal(zeros.frames_BUHWC, noise.frames_BUHWC)
-    for plain, noisy in zip(apply_views(zeros, "cpu"), apply_views(noise, "cpu"), strict=True):
+def test_what_lies_behind_the_pixels_is_never_read() -> None:
+    zeros, other = random_batch(SMALL, CLIPS, padding=0), random_batch(SMALL, CLIPS, padding=211)
+    assert not torch.equal(zeros.pixels, other.pixels)
+    for plain, noisy in zip(apply_views(zeros, "cpu"), apply_views(other, "cpu"), strict=True):
         assert torch.equal(plain, noisy)
 
 
 def test_nothing_outside_the_crop_is_read() -> None:
     batch = random_batch(SMALL, CLIPS)
     for view, before in enumerate(apply_views(batch, "cpu")):
-        frames_BUHWC = torch.full_like(batch.frames_BUHWC, 99)
+        pixels = torch.full_like(batch.pixels, 99)
         for index, (top, left, height, width) in enumerate(batch.boxes_BV4[:, view].tolist()):
-            inside = (index, slice(None), slice(top, top + height), slice(left, left + width))
-            frames_BUHWC[inside] = batch.frames_BUHWC[inside]
-        changed = dataclasses.replace(batch, frames_BUHWC=frames_BUHWC)
+            for at, cut_top, cut_left, h, w in batch.cuts_BU5[index].tolist():
+                rows = slice(max(top - cut_top, 0), max(top + height - cut_top, 0))
+                columns = slice(max(left - cut_left, 0), max(left + width - cut_left, 0))
+                here, there = (one[at : at + 3 * h * w].view(3, h, w) for one in (batch.pixels, pixels))
+                there[:, rows, columns] = here[:, rows, columns]
+        changed = dataclasses.replace(batch, pixels=pixels)
         assert torch.equal(apply_views(changed, "cpu")[view], before)
 
 
@@ -344,9 +344,9 @@ def random_batch_of_one(index: int, clip: tuple[int, int, int]) -> ClipBatch:
 
 
 def test_all_frames_of_a_view_are_treated_alike() -> None:
-    batch = random_batch(SMALL, CLIPS)
-    still = dataclasses.replace(batch, frames_BUHWC=batch.frames_BUHWC[:, :1].expand_as(batch.frames_BUHWC))
-    for view in apply_views(still, "cpu"):
+    plans = [plan(*clip, SMALL, 0, index) for index, clip in enumerate(CLIPS)]
+    stills = [noise(clip)[:1].repeat(clip[0], 0) for clip in CLIPS]
+    for view in apply_views(batch_of_rgb(stills, plans, SMALL), "cpu"):
         torch.testing.assert_close(view, view[:, :, :1].expand_as(view), atol=1e-5, rtol=0)
 
 
@@ -354,10 +354,8 @@ def test_grey_weighs_red_green_and_blue_as_bt601_says() -> None:
     config = ViewConfig.model_validate(
         {"global_frames": (1,), "local_frames": (), "global_size": 4} | PLAIN | {"grayscale_probability": 1.0}
     )
-    colours = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=torch.uint8)
-    frames_BUHWC = colours.view(3, 1, 1, 1, 3).expand(3, 1, 16, 16, 3)
-    plans = [plan(1, 16, 16, config)] * 3
-    (view,) = apply_views(make_batch(frames_BUHWC, plans, [(16, 16)] * 3, config, ["r", "g", "b"], [0, 1, 2]), "cpu")
+    colours = [np.full((1, 16, 16, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+    (view,) = apply_views(batch_of_rgb(colours, [plan(1, 16, 16, config)] * 3, config), "cpu")
     for index, weight in enumerate((0.299, 0.587, 0.114)):
         torch.testing.assert_close(view[index], torch.full((3, 1, 4, 4), weight), atol=1e-5, rtol=0)
 
@@ -375,8 +373,8 @@ def test_views_stay_within_the_range_of_pixels() -> None:
 
 def test_the_smallest_clip_there_is() -> None:
     made = plan(1, 1, 1, SMALL)
-    frames_BUHWC = torch.full((1, 1, 1, 1, 3), 128, dtype=torch.uint8)
-    for view in apply_views(make_batch(frames_BUHWC, [made], [(1, 1)], SMALL, ["dot"], [0]), "cpu"):
+    dot = np.full((1, 1, 1, 3), 128, np.uint8)
+    for view in apply_views(batch_of_rgb([dot], [made], SMALL), "cpu"):
         assert torch.isfinite(view).all()
         assert math.isclose(float(view.std(dim=(2, 3, 4)).max()), 0.0, abs_tol=1e-5)
 
@@ -396,6 +394,6 @@ def test_batches_travel_between_processes_unchanged() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_makes_the_same_views() -> None:
     batch = random_batch(SMALL, CLIPS).pin_memory()
-    assert batch.frames_BUHWC.is_pinned()
+    assert batch.pixels.is_pinned()
     for there, here in zip(apply_views(batch, "cuda"), apply_views(batch, "cpu"), strict=True):
         torch.testing.assert_close(there.cpu(), here, atol=1e-3, rtol=0)

@@ -89,9 +89,10 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, *, keep: int) -> Path
         if not isinstance(cause, OSError):
             raise
         raise DataError(
-            f"{path}: cannot be written: {cause.strerror}; the run goes on from the checkpoint before it"
+            f"{path}: cannot be written: {cause.strerror}; the same command goes on from the checkpoint before it, "
+            "if there is one"
         ) from None
-    for old in _checkpoints(run_dir)[:-keep]:
+    for old in (*_checkpoints(run_dir)[:-keep], *path.parent.glob(".step-*.partial")):  # a killed process leaves those
         old.unlink()
     return path
 

@@ -194,6 +194,16 @@ def load_whole_state_(
     set_optimizer_state_dict(module, optimizer, state[1], options=StateDictOptions(full_state_dict=True))
 
 
+def processes() -> int:
+    """How many there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def agreed(value: T) -> T:
+    """What the main process says, for whatever might look different to each; each must call."""
+    return gathered([value])[0]
+
+
 def global_rows(count: int, first: int = 0) -> list[int]:
     """Where `count` rows of this process, from its row `first` on, are in the global batch; see `gather_rows`."""
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)

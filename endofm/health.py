@@ -33,10 +33,14 @@ class Health(nn.Module):
 
     @torch.no_grad()
     def remember(self, features_BD: Tensor) -> None:
-        """Take in the features of a step, in the order of its global batch; the oldest are forgotten."""
+        """Take in the features of a step, in the order of its global batch; the oldest are forgotten.
+
+        A step with numbers that are not finite is passed over, without asking the device about it.
+        """
         places_B = (self.seen + torch.arange(len(features_BD), device=self.seen.device)) % REMEMBERED
-        self.features_QD[places_B] = features_BD.float()
-        self.seen += len(features_BD)
+        sound = features_BD.isfinite().all()
+        self.features_QD[places_B] = torch.where(sound, features_BD.float(), self.features_QD[places_B])
+        self.seen += torch.where(sound, len(features_BD), 0)
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
@@ -48,10 +52,17 @@ class Health(nn.Module):
         return {"feature_rank": effective_rank(features_QD), "feature_diversity": diversity(features_QD)}
 
 
-def spread_of(features_XD: Tensor) -> Tensor:
-    """Root mean square distance of unit-length features from their mean, a scalar: 0 where all are alike, at most 1."""
-    unit_XD = normalize(features_XD.float(), dim=-1)
-    return (unit_XD - unit_XD.mean(dim=0)).square().sum(dim=-1).mean().sqrt()
+def unit(features_XD: Tensor) -> Tensor:
+    """Features at unit length, in float32; of any dimensions, the last being the width."""
+    return normalize(features_XD.float(), dim=-1)
+
+
+def spread_about(mean_D: Tensor) -> Tensor:
+    """Root mean square distance of unit-length features from their mean, a scalar: 0 where all are alike, at most 1.
+
+    Of vectors of length 1 it is what their mean lacks to that length, so that means of parts are all it takes.
+    """
+    return (1 - mean_D.square().sum()).clamp_min(0).sqrt()
 
 
 def effective_rank(features_QD: Tensor) -> float:

@@ -137,7 +137,16 @@ def make_optimizer(module: nn.Module, *, decay_tables: bool = False) -> torch.op
             spared = parameter.ndim <= 1 or (is_table and not decay_tables)
             (undecayed if spared else decayed).append(parameter)
     groups = [{"params": decayed}, {"params": undecayed}]
-    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    for parameter in (*decayed, *undecayed):
+        # What torch would make at the first gradient: a checkpoint of before then, of frozen weights for instance,
+        # must hold it too, or nothing can go on from it.
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+    return optimizer
 
 
 def schedule_(optimizer: torch.optim.Optimizer, *, lr: float, weight_decay: float) -> None:

@@ -35,6 +35,7 @@ from endofm.data.tally import Tally, counted
 from endofm.data.views import ClipBatch, apply_views, told_of_short_clips
 from endofm.distributed import (
     World,
+    agreed,
     all_reduce_mean_,
     barrier,
     data_parallel,
@@ -125,8 +126,6 @@ def pretrain(
 def _carry_out(run: Run, stop: Stop) -> PretrainResult:
     with sole_writer(run.run_dir, run.world):
         start_step = resume(run)
-        if run.origin and run.world.is_main:
-            start.note(run.run_dir, dict(run.origin))
         steps = _train(run, start_step, stop)
         backbone = _export(run) if steps == run.total_steps else None
         barrier()  # or torchrun, seeing another process end, might end this one in the middle of a file
@@ -146,7 +145,7 @@ def _assemble(config: PretrainConfig, clips: ClipSet, run_dir: Path, world: Worl
         config.objective, config.model.shape, num_globals=config.views.num_globals, horizon=horizon
     )
     # A run that goes on has its weights in its checkpoints; the file may be gone by then.
-    begins = config.model.weights and ckpt.latest_checkpoint(run_dir) is None
+    begins = config.model.weights and agreed(ckpt.latest_checkpoint(run_dir) is None)
     origin = start.load_weights_(objective, config.model) if begins else {}
     start.freeze_(objective, share=config.run.sharding == "none")
     objective.to(world.device)
@@ -182,6 +181,11 @@ def _train(run: Run, start_step: int, stop: Stop) -> int:
     pending: list[Step] = []
     skips, alarms = Skips(config.skipped_steps), Alarms()
     _introduce(run, start_step)
+    if tally.lost:
+        run.say(
+            f"{run.run_dir / 'metrics.jsonl'}: lacks the rows of {tally.lost} of the {start_step} steps done; "
+            "clips_seen counts without them"
+        )
     with contextlib.closing(loader), log:
         for number, batch in enumerate(on_device(loader, world.device), start_step):
             pending.append(train_step(run, batch, number))
@@ -300,14 +304,14 @@ def train_step(run: Run, batch: ClipBatch, number: int) -> Step:
     grad_norm = whole(clip_each_(run.objective.parameters(), config.optim.clip_norm))
     skip_if_not_finite_(optimizer, grad_norm)
     optimizer.step()
-    run.objective.after_step(number)
+    monitors = run.objective.after_step(number)
 
     run.health.remember(gather_rows(torch.cat([output.features_BD for output in outputs])))
     measured = run.health.measure() if (number + 1) % config.run.health_every == 0 else {}
     loss = torch.stack([output.loss.detach() for output in outputs]).mean()
-    monitors = {key: torch.stack([output.monitors[key] for output in outputs]).mean() for key in outputs[0].monitors}
+    averaged = {key: torch.stack([output.monitors[key] for output in outputs]).mean() for key in outputs[0].monitors}
     known = {"step": number, **rates, **outputs[0].constants, **measured, **_ask_probe(run, number + 1)}
-    measures = {"loss": loss, "grad_norm": grad_norm, **monitors}
+    measures = {"loss": loss, "grad_norm": grad_norm, **averaged, **monitors}
     return Step(number, known, measures, counted(batch, run.clips), batch.keys, batch.replaced)
 
 
@@ -374,10 +378,11 @@ class Skips:
             keys = ", ".join(gathered(step.keys))
             raise DataError(
                 f"step {step.number}: the loss is {row['loss']}, its gradient's norm {row['grad_norm']}, in "
-                f"{self.in_a_row} steps in a row; clips: {keys}. The weights are those of before; go on from the last "
-                "checkpoint with run.precision = 'fp32' or a lower optim.lr_per_256_clips"
+                f"{self.in_a_row} steps in a row; clips: {keys}. The weights are those of before. Look at these clips; "
+                "if they are sound, start in another --run-dir with run.precision = 'fp32' or a lower "
+                "optim.lr_per_256_clips"
             )
-        return [f"skipped: the loss is {row['loss']}, its gradient's norm {row['grad_norm']}; nothing has moved"]
+        return [f"skipped: the loss is {row['loss']}, its gradient's norm {row['grad_norm']}; it has moved no weights"]
 
 
 def _export(run: Run) -> Path:

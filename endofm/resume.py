@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from endocorpus.corpus.files import atomic_file
-from endocorpus.errors import UsageError
+from endocorpus.corpus.files import atomic_file, fsync_file
+from endocorpus.errors import DataError, UsageError
 from endocorpus.settings import to_toml
 from endofm import checkpoint as ckpt
+from endofm import start
 from endofm.config import UNCOMPARED
-from endofm.distributed import barrier, load_whole_state_, whole_state
+from endofm.distributed import gathered, load_whole_state_, whole_state
 from endofm.run import Run
 
 _CORPORA = "corpora.json"
@@ -25,14 +26,13 @@ def resume(run: Run) -> int:
 
     Raises:
         UsageError: it is of another configuration or of other clips, or the folder holds a finished run without any.
-        DataError: there are checkpoints, and none can be used.
+        DataError: there are checkpoints, and none can be used; or not all processes see the same ones.
     """
-    path, saved, damaged = ckpt.newest_sound_checkpoint(run.run_dir)
+    path, saved, damaged = _newest_for_all(run)
     if path is None or saved is None:
         _begin(run)
         return 0
     _refuse_another_run(path, saved, run)
-    barrier()  # all have read what the main process is about to rename
     for lost in damaged:
         run.say(f"{lost}: damaged, and set aside; the steps after {path.name} are done again")
         if run.world.is_main:
@@ -45,6 +45,28 @@ def resume(run: Run) -> int:
     return saved.step
 
 
+def _newest_for_all(run: Run) -> tuple[Path | None, ckpt.Checkpoint | None, list[Path]]:
+    """As `newest_sound_checkpoint`, alike for all processes: from different steps they would train nonsense together,
+    and wait for each other at the end."""
+    refused, name = "", None
+    path, saved, damaged = None, None, list[Path]()
+    try:
+        path, saved, damaged = ckpt.newest_sound_checkpoint(run.run_dir)
+        name = path and path.name
+    except DataError as error:
+        refused = str(error)
+    told = gathered([(refused, name)])  # all have read what the main process may be about to rename
+    if refusals := [text for text, _ in told if text]:
+        raise DataError(refusals[0])
+    if len(set(told)) > 1:
+        seen = ", ".join(f"process {rank}: {name or 'none'}" for rank, (_, name) in enumerate(told))
+        raise DataError(
+            f"{run.run_dir / 'checkpoints'}: not all processes see the same newest checkpoint ({seen}); "
+            "the run folder must be one that all of them share"
+        )
+    return path, saved, damaged
+
+
 def save(run: Run, step: int) -> None:
     """Write the checkpoint of `step` steps done, and remove old ones; each process must call.
 
@@ -53,6 +75,9 @@ def save(run: Run, step: int) -> None:
     """
     objective, optimizer = whole_state(run.objective, run.optimizer)
     if run.world.is_main:
+        for name in ("metrics.jsonl", "quarantine.jsonl"):  # what they say of the steps before must not come later
+            if (run.run_dir / name).exists():
+                fsync_file(run.run_dir / name)
         content = ckpt.Checkpoint(
             step=step,
             config=run.config.model_dump(mode="json"),
@@ -72,11 +97,16 @@ def _begin(run: Run) -> None:
             f"{run.run_dir}: holds a finished run without its checkpoints, which would be overwritten; "
             "name another --run-dir"
         )
-    if run.world.is_main:
+    if not run.world.is_main:
+        return
+    try:
+        start.note(run.run_dir, dict(run.origin))
         with atomic_file(run.run_dir / _CORPORA) as file:
             file.write(json.dumps(dict(run.clips.corpora), indent=2).encode() + b"\n")
         with atomic_file(run.run_dir / "config.toml") as file:
             file.write(to_toml(run.config).encode())
+    except OSError as error:
+        raise DataError(f"{run.run_dir}: cannot be written: {error.strerror}") from None
 
 
 def _refuse_another_run(path: Path, saved: ckpt.Checkpoint, run: Run) -> None:
@@ -85,7 +115,7 @@ def _refuse_another_run(path: Path, saved: ckpt.Checkpoint, run: Run) -> None:
         if before.get(key) != now.get(key):
             raise UsageError(
                 f"{path}: begun with {key} = {before.get(key)!r}, and now it is {now.get(key)!r}; "
-                "go on with the same configuration, or use another folder"
+                "go on with the same configuration, or name another --run-dir"
             )
     if saved.clips != run.order_fingerprint:
         data = run.config.data
@@ -93,7 +123,7 @@ def _refuse_another_run(path: Path, saved: ckpt.Checkpoint, run: Run) -> None:
         also = ", of the same shards, in as many processes" if data.stream == "sequential" else also
         raise UsageError(
             f"{path}: begun with other clips: {_what_changed(run)}; "
-            f"go on with the same corpora in the same order and the same mixture{also}, or use another folder"
+            f"go on with the same corpora in the same order and the same mixture{also}, or name another --run-dir"
         )
 
 

@@ -15,7 +15,7 @@ from endocorpus.corpus.files import sole_user
 from endocorpus.errors import UsageError
 from endofm.config import PretrainConfig
 from endofm.data.clips import ClipSet
-from endofm.distributed import World
+from endofm.distributed import World, agreed
 from endofm.health import Health
 from endofm.objectives import Objective
 from endofm.optim import Schedule
@@ -57,16 +57,19 @@ class Run:
 
 @contextlib.contextmanager
 def sole_writer(run_dir: Path, world: World) -> Iterator[None]:
-    """Two runs in one folder would each remove the other's checkpoints."""
-    if not world.is_main:
-        yield
-        return
+    """Two runs in one folder would each remove the other's checkpoints. Raises UsageError, in all processes alike."""
     with contextlib.ExitStack() as stack:
-        try:
-            busy = f"{run_dir}: another run is training here; wait for it, or name another --run-dir"
-            stack.enter_context(sole_user(run_dir / "lock", busy))
-        except OSError as error:
-            raise UsageError(f"{run_dir}: cannot be written: {error.strerror}") from None
+        refused = ""
+        if world.is_main:
+            try:
+                busy = f"{run_dir}: another run is training here; wait for it, or name another --run-dir"
+                stack.enter_context(sole_user(run_dir / "lock", busy))
+            except OSError as error:
+                refused = f"{run_dir}: cannot be written: {error.strerror}"
+            except UsageError as error:
+                refused = str(error)
+        if refused := agreed(refused):
+            raise UsageError(refused)
         yield
 
 

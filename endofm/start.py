@@ -82,7 +82,13 @@ def _backbones(objective: nn.Module) -> list[VideoTransformer]:
 
 
 def note(run_dir: Path, origin: dict[str, Any]) -> None:
-    """Leave word of the weights that a run began with, for its end, which may be on a day when the file is gone."""
+    """Leave word of the weights that a run began with, for its end, which may be on a day when the file is gone.
+
+    Nothing is left for random weights, not even what a run that began here before has left.
+    """
+    if not origin:
+        (run_dir / _NOTE).unlink(missing_ok=True)
+        return
     with atomic_file(run_dir / _NOTE) as file:
         file.write(json.dumps(origin, indent=2).encode() + b"\n")
 

@@ -28,13 +28,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}{PARTIAL}")
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        fsync_file(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+def fsync_file(path: Path) -> None:
+    """Have the system write out what was written to a file so far, by whomever."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from endofm.data.clips import ClipSet
 from endofm.data.quarantine import Quarantine, Replaced, most_bad_clips
 from endofm.data.settings import DataConfig
 from endofm.data.views import ClipBatch
-from endofm.distributed import World, gathered
+from endofm.distributed import World, agreed, gathered
 
 _SEEN = "clips_seen/"
 _BAD = "bad_clips"
@@ -29,7 +29,9 @@ class Tally:
     def __init__(self, run_dir: Path, clips: ClipSet, world: World, start_step: int, data: DataConfig) -> None:
         """Go on from what the run's metrics and quarantine say of the steps before `start_step`."""
         self._world_size = world.size
-        self._seen = _seen_before(run_dir / "metrics.jsonl", start_step)
+        self._seen, rows = agreed(_seen_before(run_dir / "metrics.jsonl", start_step))
+        self.lost = start_step - rows
+        """Steps done before of which there is no row."""
         self._most = most_bad_clips(data.bad_clips_allowed, len(clips))
         self._quarantine = Quarantine(
             run_dir / "quarantine.jsonl", start_step=start_step, most=self._most, writes=world.is_main
@@ -68,13 +70,15 @@ class Tally:
         return [told]
 
 
-def _seen_before(metrics: Path, start_step: int) -> Counter[str]:
-    last = None
+def _seen_before(metrics: Path, start_step: int) -> tuple[Counter[str], int]:
+    """Clips seen of each corpus, and how many rows there are."""
+    last: dict[str, float] = {}
+    rows = 0
     for row in _rows(metrics):
         if row.get("step", start_step) >= start_step:
             break
-        last = row
-    return Counter({name: round(value) for name, value in (last or {}).items() if name.startswith(_SEEN)})
+        last, rows = row, rows + 1
+    return Counter({name: round(value) for name, value in last.items() if name.startswith(_SEEN)}), rows
 
 
 def _rows(metrics: Path) -> Iterator[dict[str, float]]:
@@ -82,6 +86,9 @@ def _rows(metrics: Path) -> Iterator[dict[str, float]]:
         return
     for line in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            yield json.loads(line)
-        except ValueError:  # a crash can leave a torn line; nothing after it is kept
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):  # a crash can leave a torn line; nothing after it is kept
             return
+        yield row

@@ -28,7 +28,8 @@ class LossOutput:
     Attributes:
         loss: scalar, the mean over the clips it was given, to be differentiated.
         features_BD: what the encoder makes of the first view of each clip, detached; for `endofm.health`.
-        monitors: detached scalars; the loop averages them over all processes.
+        monitors: detached scalars; the loop averages them over all parts and processes. What is no mean over clips is
+            for `Objective.after_step` to tell.
         constants: numbers that are the same everywhere, such as a momentum.
     """
 
@@ -56,8 +57,12 @@ class Objective(nn.Module, ABC):
         """Trainable parameters that `step` must leave as they are; asked after the backward pass."""
 
     @abstractmethod
-    def after_step(self, step: int) -> None:
-        """Called once the optimiser has moved the weights of `step`: the place for moving averages."""
+    def after_step(self, step: int) -> Mapping[str, Tensor]:
+        """Called once the optimiser has moved the weights of `step`: the place for moving averages.
+
+        Returns:
+            Detached scalars to watch that are about the clips of the whole step, over all parts and processes.
+        """
 
     @property
     @abstractmethod

@@ -19,8 +19,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, softmax
 
-from endofm.distributed import all_reduce_mean_
-from endofm.health import spread_of
+from endofm.distributed import all_reduce_mean_, processes
+from endofm.health import spread_about, unit
 from endofm.models import ModelConfig, VideoTransformer, create_backbone
 from endofm.models.flops import Shape, passes, with_backward
 from endofm.models.heads import DINOHead
@@ -76,7 +76,8 @@ class Distillation(Objective):
         self.student = StudentTeacher(config, model)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.register_buffer("centre", torch.zeros(config.prototypes))
-        self._batch_centres: list[Tensor] = []  # of the parts of the step at hand
+        self._part_means: list[Tensor] = []  # of the parts of the step at hand, see `_means`
+        self._num_targets = 0  # in them
 
     @property
     def encoder(self) -> VideoTransformer:
@@ -103,20 +104,11 @@ class Distillation(Objective):
             targets_GBK = softmax((logits_GBK - self.centre) / config.teacher_temperature, dim=-1)
             log_student_VBK = log_softmax(logits_VBK / config.student_temperature, dim=-1)
             pairs_GV = cross_entropies(targets_GBK, log_student_VBK)
-        self._batch_centres.append(logits_GBK.mean(dim=(0, 1)))
-        monitors = {**_parts_of(pairs_GV.detach()), **self._monitors(targets_GBK, features_GBD)}
+        self._part_means.append(_means(logits_GBK, targets_GBK, features_GBD))
+        self._num_targets += targets_GBK.shape[:2].numel()
+        monitors = _parts_of(pairs_GV.detach())
         constants = {"ema": self._momentum(step), "loss_at_chance": math.log(config.prototypes)}
         return LossOutput(mean_over_pairs(pairs_GV), features_GBD[0].detach(), monitors, constants)
-
-    def _monitors(self, targets_GBK: Tensor, features_GBD: Tensor) -> dict[str, Tensor]:
-        """What tells a collapse: see `information`; `teacher_entropy` is that of a target, as a share of ln K."""
-        targets_XK = targets_GBK.flatten(0, 1)
-        return {
-            "teacher_entropy": torch.special.entr(targets_XK).sum(-1).mean() / math.log(self.distillation.prototypes),
-            "teacher_information": information(targets_XK),
-            "centre_norm": self.centre.norm(),
-            "feature_spread": spread_of(features_GBD.flatten(0, 1)),
-        }
 
     def frozen(self, step: int) -> Iterable[nn.Parameter]:
         """The student's prototypes, while `freeze_last_layer` lasts."""
@@ -124,17 +116,32 @@ class Distillation(Objective):
         return self.student.head.last_layer.parameters() if frozen else ()
 
     @torch.no_grad()
-    def after_step(self, step: int) -> None:
-        """Move the teacher towards the student, and the centre towards the mean of this step's teacher logits."""
+    def after_step(self, step: int) -> dict[str, Tensor]:
+        """Move the teacher towards the student, and the centre towards the mean of this step's teacher logits.
+
+        Returns:
+            What tells a collapse: `teacher_information` (see `told_by`), `teacher_entropy` (of a target, as a share of
+            ln K), `feature_spread` (see `spread_about`), and `centre_norm`, before it moves.
+        """
         pairs = zip(self.teacher.parameters(), self.student.parameters(), strict=True)
         apart = [(teacher, student) for teacher, student in pairs if teacher is not student]  # see `models.adapters`
         teachers: list[Tensor] = [teacher for teacher, _ in apart]
         torch._foreach_lerp_(teachers, [student for _, student in apart], 1 - self._momentum(step))
-        batch_centre = all_reduce_mean_(torch.stack(self._batch_centres).mean(dim=0))
-        self._batch_centres.clear()
+        K, D = self.distillation.prototypes, self.encoder.config.embed_dim
+        means = all_reduce_mean_(torch.stack(self._part_means).mean(dim=0))
+        self._part_means.clear()
+        batch_centre, target_K, feature_D, entropy = torch.split(means, [K, K, D, 1])
+        monitors = {
+            "teacher_entropy": entropy.squeeze() / math.log(K),
+            "teacher_information": told_by(target_K, entropy.squeeze(), self._num_targets * processes()),
+            "centre_norm": self.centre.norm(),
+            "feature_spread": spread_about(feature_D),
+        }
+        self._num_targets = 0
         # After a step that was skipped for its numbers, the centre stays finite as well.
         batch_centre = torch.where(batch_centre.isfinite().all(), batch_centre, self.centre)
         self.centre.lerp_(batch_centre, 1 - self.distillation.centre_momentum)
+        return monitors
 
     def _momentum(self, step: int) -> float:
         return cosine(step, self.horizon.total_steps, self.distillation.teacher_momentum, 1.0)
@@ -243,6 +250,14 @@ def mean_over_pairs(pairs_GV: Tensor) -> Tensor:
     return pairs_GV.sum() / (num_globals * (num_views - 1))
 
 
+def _means(logits_GBK: Tensor, targets_GBK: Tensor, features_GBD: Tensor) -> Tensor:
+    """Side by side, the means over views and clips of logits [K], targets [K], unit-length features [D], and of the
+    entropy of a target [1]: means of parts and of processes can be averaged again, and travel in one message."""
+    entropy = torch.special.entr(targets_GBK).sum(-1).mean()[None]
+    means = [values.float().mean(dim=(0, 1)) for values in (logits_GBK, targets_GBK, unit(features_GBD))]
+    return torch.cat([*means, entropy])
+
+
 def _parts_of(pairs_GV: Tensor) -> dict[str, Tensor]:
     """The means over pairs of two global views, and of a global and a local one; each where there are such pairs."""
     num_globals, num_views = pairs_GV.shape
@@ -255,9 +270,19 @@ def _parts_of(pairs_GV: Tensor) -> dict[str, Tensor]:
 
 
 def information(targets_XK: Tensor) -> Tensor:
+    """`told_by` the targets at hand."""
+    return told_by(targets_XK.mean(dim=0), torch.special.entr(targets_XK).sum(-1).mean(), len(targets_XK))
+
+
+def told_by(target_K: Tensor, entropy: Tensor, count: int) -> Tensor:
     """How much a target tells about which one it is: the mean KL divergence from the mean target, as a share of the
-    most that so many targets could tell; 0 where all are alike, whether they name one prototype or none."""
-    entropy = torch.special.entr(targets_XK).sum(-1).mean()
-    most = math.log(min(targets_XK.shape))
-    told: Tensor = torch.special.entr(targets_XK.mean(dim=0)).sum() - entropy
+    most that so many targets could tell; 0 where all are alike, whether they name one prototype or none.
+
+    Args:
+        target_K: the mean of the targets.
+        entropy: the mean of their entropies, a scalar.
+        count: of targets.
+    """
+    most = math.log(min(count, len(target_K)))
+    told: Tensor = torch.special.entr(target_K).sum() - entropy
     return told / most if most else entropy * 0

@@ -130,7 +130,7 @@ class Masked(Distillation):
         A function of the run's seed, the step, the view and the clip's row in the global batch: the same for any number
         of processes and of parts. The parts of a step come one after the other, as the centre counts them.
         """
-        rows = global_rows(clips, first=clips * len(self._batch_centres))
+        rows = global_rows(clips, first=clips * len(self._part_means))
         order = np.stack([np.random.default_rng((self.seed, step, view, row)).permutation(places) for row in rows])
         hidden_BM, seen_BK = np.split(order, [self.config.hidden(places)], axis=1)
         return torch.from_numpy(np.sort(seen_BK)), torch.from_numpy(np.sort(hidden_BM))
@@ -159,10 +159,10 @@ class Masked(Distillation):
             }
 
     @torch.no_grad()
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int) -> dict[str, Tensor]:
         """As `Distillation`; and the prototypes, of which only the direction matters, keep their length."""
-        super().after_step(step)
         self.patch_prototypes.copy_(normalize(self.patch_prototypes, dim=1))
+        return super().after_step(step)
 
     def step_flops(self, shapes: Sequence[Shape]) -> int:
         """The student sees few patches of the global views, the decoder all, the teacher all of them."""

@@ -22,8 +22,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool3d, cosine_similarity, cross_entropy, log_softmax, normalize, softmax
 
-from endofm.distributed import gather_rows, global_rows
-from endofm.health import spread_of
+from endofm.distributed import all_reduce_mean_, gather_rows, global_rows
+from endofm.health import spread_about, unit
 from endofm.models import ModelConfig, VideoTransformer, create_backbone
 from endofm.models.flops import Shape, passes, with_backward
 from endofm.objectives.base import LossOutput, Objective, ObjectiveSettings
@@ -90,6 +90,7 @@ class Vcl(Objective):
         self.register_buffer("queue_QVC", torch.zeros(config.queue, 6, 2 * K))
         self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
         self._scores: list[Tensor] = []  # of the parts of the step at hand, over all processes
+        self._features: list[Tensor] = []  # means of unit-length features of the same parts
 
     @property
     def encoder(self) -> VideoTransformer:
@@ -117,8 +118,7 @@ class Vcl(Objective):
                 "loss_local": self._local(six, tokens, scores_VBC, step),
             }
             monitors = {name: value.detach() for name, value in parts.items()}
-            monitors["feature_spread"] = spread_of(features_VBD[:2].detach().flatten(0, 1))
-            monitors["concept_information"] = self._information(scores_VBC.detach())
+            self._features.append(unit(features_VBD[:2].detach()).mean(dim=(0, 1)))
         return LossOutput(torch.stack(list(parts.values())).sum(), features_VBD[V1].detach(), monitors)
 
     def _score(self, features_VBD: Tensor) -> Tensor:
@@ -223,10 +223,6 @@ class Vcl(Objective):
         size = (max(1, rows // 2), max(1, columns // 2), max(1, T // 2))
         return adaptive_avg_pool3d(map_BDHWT, size).flatten(2).transpose(1, 2)
 
-    def _information(self, scores_VBC: Tensor) -> Tensor:
-        """How much the static concepts of a clip tell about which clip it is of; see `information`."""
-        return information(softmax(scores_VBC[V1, :, : self.config.concepts] / self.config.concept_temperature, dim=1))
-
     def _is_too_early(self, step: int) -> bool:
         return step < self.config.local_after * self.horizon.total_steps
 
@@ -238,10 +234,18 @@ class Vcl(Objective):
             yield from self.local.parameters()
 
     @torch.no_grad()
-    def after_step(self, step: int) -> None:  # noqa: ARG002 - the same at every step
-        """Remember the scores of the step's clips, of all processes; concepts keep their length."""
+    def after_step(self, step: int) -> dict[str, Tensor]:  # noqa: ARG002 - the same at every step
+        """Remember the scores of the step's clips, of all processes; concepts keep their length.
+
+        Returns:
+            `feature_spread` (see `spread_about`), and `concept_information`: how much the static concepts of a clip
+            tell about which clip it is; see `information`.
+        """
         scores_RVC = torch.cat(self._scores)
         self._scores.clear()
+        static_RK = softmax(scores_RVC[:, V1, : self.config.concepts] / self.config.concept_temperature, dim=1)
+        feature_D = all_reduce_mean_(torch.stack(self._features).mean(dim=0))
+        self._features.clear()
         if size := len(self.queue_QVC):
             newest = scores_RVC[-size:]
             places = (self.pushed + torch.arange(len(newest), device=newest.device)) % size
@@ -251,6 +255,7 @@ class Vcl(Objective):
             self.pushed += torch.where(sound, len(newest), 0)
         for concepts_CE in self.concepts.values():
             concepts_CE.copy_(normalize(concepts_CE, dim=1))
+        return {"feature_spread": spread_about(feature_D), "concept_information": information(static_RK)}
 
     def step_flops(self, shapes: Sequence[Shape]) -> int:
         """Three passes over the views and over the differences, which have the clips' shapes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from endofm.checkpoint import latest_checkpoint, load_checkpoint
 from endofm.config import load_config
 from endofm.distributed import World, all_reduce_mean_, data_parallel, gathered, join_world
 from endofm.pretrain import pretrain
+from endofm.run import sole_writer
 
 SETTINGS = (
     "views.global_frames=[2, 4]",
@@ -31,7 +33,7 @@ SETTINGS = (
     "objective.prototypes=32",
     "objective.head_hidden=16",
     "objective.head_bottleneck=8",
-    "objective.freeze_last_layer=2 steps",
+    "objective.freeze_last_layer=7 steps",  # longer than until the interruption: frozen weights have no moments yet
     "optim.warmup=2 steps",
     "run.length=8 steps",
     "run.batch_size=4",
@@ -90,6 +92,9 @@ def test_two_processes_train_as_one_and_stop_as_one(
     one, two = (_losses(tmp_path / name) for name in ("one", "two"))
     assert two == pytest.approx(one, rel=1e-5)
     assert len({round(loss, 3) for loss in one}) > 4, "a constant would prove nothing"
+    for measure in ("teacher_information", "teacher_entropy", "feature_spread"):
+        one, two = (_measured(tmp_path / name, measure) for name in ("one", "two"))
+        assert two == pytest.approx(one, rel=1e-3), f"{measure} is about the step, not about a share of its clips"
     torch.testing.assert_close(_centre(tmp_path / "two"), _centre(tmp_path / "one"), rtol=1e-4, atol=1e-6)
 
 
@@ -135,8 +140,67 @@ def test_full_sharding_divides_what_is_held(tmp_path: Path, monkeypatch: pytest.
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+APART = """
+import os, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from endocorpus.errors import DataError, UsageError
+from endofm.config import load_config
+from endofm.pretrain import pretrain
+
+corpus, *run_dirs, overrides = sys.argv[1:]
+try:
+    pretrain(load_config("debug", overrides.split(";")), [Path(corpus)], Path(run_dirs[int(os.environ["RANK"])]))
+except (DataError, UsageError) as error:
+    print(f"<{os.environ['RANK']}: {error}>", file=sys.stderr)
+"""
+
+
+def _refusals(tmp_path: Path, corpus: Path, first: Path, second: Path) -> list[str]:
+    """What two processes say, each with a run folder of its own."""
+    script = tmp_path / "apart.py"
+    script.write_text(APART)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    command += [str(corpus), str(first), str(second), ";".join(SETTINGS)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    return [done.stderr.partition(f"<{rank}: ")[2].partition(">\n")[0] for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("second", [None, 2])
+def test_processes_that_see_different_checkpoints_stop(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: int | None
+) -> None:
+    """As on a file system that shows one of them an older state; they would train from different steps."""
+    _clear(monkeypatch)
+    config = load_config("debug", (*SETTINGS, "run.checkpoint_every=2"))
+    pretrain(config, [corpus], tmp_path / "first", console=Console(quiet=True))
+    (tmp_path / "second" / "checkpoints").mkdir(parents=True)
+    if second is not None:
+        name = f"checkpoints/step-{second:08d}.pt"
+        shutil.copy(sorted((tmp_path / "first" / "checkpoints").iterdir())[0], tmp_path / "second" / name)
+    told = _refusals(tmp_path, corpus, tmp_path / "first", tmp_path / "second")
+    seen = f"process 0: step-00000008.pt, process 1: {f'step-{second:08d}.pt' if second else 'none'}"
+    assert all(seen in one and "must be one that all of them share" in one for one in told)
+
+
+def test_a_busy_folder_is_refused_by_all_processes(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _clear(monkeypatch)
+    run_dir = tmp_path / "run"
+    with sole_writer(run_dir, World(0, 1, torch.device("cpu"))):
+        told = _refusals(tmp_path, corpus, run_dir, run_dir)
+    assert told[0] == told[1] and "another run is training here" in told[0]
+
+
 def _losses(run_dir: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def _measured(run_dir: Path, measure: str) -> list[float]:
+    return [json.loads(line)[measure] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
 def _centre(run_dir: Path) -> Tensor:

@@ -87,9 +87,9 @@ def test_places_belong_to_a_clip_not_to_a_process_nor_to_a_part(monkeypatch: pyt
     assert len(np.unique(whole[0], axis=0)) > 4, "clips differ"
     assert not np.array_equal(whole[0], objective.places(4, 0, 8, 16)[0]), "steps differ"
     assert not np.array_equal(whole[0], objective.places(3, 1, 8, 16)[0]), "views differ"
-    objective._batch_centres.append(torch.zeros(24))  # the second of two parts of four clips each
+    objective._part_means.append(torch.zeros(24))  # the second of two parts of four clips each
     assert np.array_equal(objective.places(3, 0, 4, 16)[0], whole[0][4:])
-    objective._batch_centres.clear()
+    objective._part_means.clear()
     monkeypatch.setattr(
         module, "global_rows", lambda clips, first: [2 * row + 1 for row in range(first, first + clips)]
     )

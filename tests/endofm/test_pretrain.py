@@ -169,6 +169,56 @@ def test_killed_and_resumed_is_the_same_run_bit_for_bit(corpus: Path, tmp_path: 
     assert_same_run(tmp_path, straight)
 
 
+VCL = (
+    *(one for one in TINY if one.startswith(("model.", "run.", "optim."))),
+    *("views.size=32", "views.frames=4", "objective.concepts=8", "objective.concept_width=8", "objective.projection=8"),
+    *("objective.queue=8", "objective.frozen_share=0.3", "objective.local_after=0.3", "run.device=cpu"),
+    *("run.precision=fp32", "run.sharding=none"),
+)
+KINDS = {
+    "dino": ("debug", TINY),
+    "masked": ("debug", (*TINY, "objective.kind=masked")),
+    "vcl": ("endofm-vcl", VCL),
+    "adapters": ("debug", (*TINY, "model.adapters=st12", "model.adapter_width=4")),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_goes_on_from_any_step(corpus: Path, tmp_path: Path, kind: str) -> None:
+    """Also while some weights are frozen and have no moments yet, just before that ends, and just after."""
+    recipe, sets = KINDS[kind]
+    every = ("run.length=7 steps", "run.checkpoint_every=1", "run.keep_checkpoints=99")
+    config = load_config(recipe, [*sets, *every])
+    train(config, corpus, tmp_path / "straight")
+    for step in (1, 2, 3, 5):
+        run_dir = tmp_path / str(step)
+        shutil.copytree(tmp_path / "straight", run_dir)
+        (run_dir / "backbone.safetensors").unlink()
+        for path in (run_dir / "checkpoints").iterdir():
+            if int(path.stem.removeprefix("step-")) > step:
+                path.unlink()
+        assert train(config, corpus, run_dir).exit_code == 0
+        assert_same_run(run_dir, tmp_path / "straight")
+
+
+def test_rows_that_a_crash_of_the_machine_took_are_missed(corpus: Path, tmp_path: Path) -> None:
+    config = configure("run.checkpoint_every=4", "run.length=12 steps")
+    train(config, corpus, tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:5]) + '3\n{"step": 6')
+    sorted((tmp_path / "checkpoints").iterdir())[-1].unlink()
+    text = io.StringIO()
+    pretrain(config, [corpus], tmp_path, console=Console(file=text, width=300))
+    assert "lacks the rows of 3 of the 8 steps done" in text.getvalue()
+
+
+def test_what_is_said_of_a_start_is_about_that_start(corpus: Path, tmp_path: Path) -> None:
+    """A run that began here with weights of a file, and never came to a checkpoint, is not this one."""
+    tmp_path.joinpath("weights.json").write_text('{"file": "of-another-run.pth"}')
+    train(configure("run.length=3 steps"), corpus, tmp_path)
+    assert b"of-another-run" not in (tmp_path / "backbone.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_ends_the_run_after_its_step(
     corpus: Path, tmp_path: Path, straight: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
@@ -368,7 +418,7 @@ def test_a_step_that_is_no_number_moves_nothing(corpus: Path, tmp_path: Path, mo
 
     monkeypatch.setattr(module, "apply_views", poisoned)
     text = io.StringIO()
-    sets = ("run.checkpoint_every=1", "run.keep_checkpoints=99", "run.skipped_steps=1")
+    sets = ("run.checkpoint_every=1", "run.keep_checkpoints=99", "run.skipped_steps=1", "run.health_every=1")
     pretrain(configure(*sets), [corpus], tmp_path, console=Console(file=text, width=300))
     before, after, later = (load_checkpoint(tmp_path / "checkpoints" / f"step-0000000{step}.pt") for step in (5, 6, 7))
     student = [key for key in before.objective if key.startswith("student.")]
@@ -378,6 +428,7 @@ def test_a_step_that_is_no_number_moves_nothing(corpus: Path, tmp_path: Path, mo
     assert any(not torch.equal(after.objective[key], later.objective[key]) for key in student)
     assert [row["step"] for row in metrics(tmp_path) if row["loss"] is None] == [5]
     assert "step 5: skipped: the loss is nan" in text.getvalue()
+    assert metrics(tmp_path)[-1]["feature_rank"] > 1, "features that are no numbers would have ended the run here"
     with pytest.raises(DataError, match=r"step 5: .* in 1 steps in a row"):
         train(configure("run.skipped_steps=0"), corpus, tmp_path / "none")
 

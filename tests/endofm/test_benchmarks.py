@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import gpu_step
+from benchmarks import gpu_step, learning
 from benchmarks.plain import PlainTrainer, augment, load_views
 from endofm.data.batches import load_batch, plan_clip
 from endofm.data.clips import load_clips
@@ -130,3 +130,21 @@ def test_the_benchmark_for_gpus_begins_no_row_without_time(tmp_path: Path) -> No
     gpu_step.main(["--smoke", "--out", str(tmp_path / "told.json"), "--minutes", "0"])
     told = json.loads((tmp_path / "told.json").read_text())
     assert {row["note"] for row in told["rows"]} == {"no time left"} and told["ours_to_plain"] == {}
+
+
+def test_the_benchmark_of_learning_runs_in_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rendering, both corpora, a run with its probe, table and picture; a second call only draws them again."""
+    monkeypatch.setattr(learning, "SETS", {"train": (11, 6), "heldout": (13, 6)})
+    few = ["--set", "run.length=4 steps", "--set", "optim.warmup=1 steps", "--set", "probe.every=2"]
+    command = ["learning", "--out", str(tmp_path), "--seeds", "3", *few, "--set", "run.batch_size=4", "--set", "run.health_every=2"]
+    tables = []
+    for _ in range(2):
+        monkeypatch.setattr("sys.argv", command)
+        learning.main()
+        tables.append(capsys.readouterr().out.splitlines()[1:])
+    told = json.loads((tmp_path / "learning.json").read_text())
+    assert [row["step"] for row in told["runs"][0]["curve"]] == [2, 4] and told["runs"][0]["seed"] == 3
+    assert tables[0] == tables[1] and any(row.startswith("| pre-trained |") for row in tables[0])
+    assert (tmp_path / "learning.svg").read_text().count("<polyline") == 5

@@ -13,7 +13,7 @@ from endofm.objectives.dino import DinoConfig
 
 
 def test_what_ships() -> None:
-    assert shipped_configs() == ["debug", "endofm", "endofm-as-released", "endofm-masked", "endofm-vcl"]
+    assert shipped_configs() == ["debug", "endofm", "endofm-as-released", "endofm-masked", "endofm-vcl", "tiny"]
     assert load_config("endofm") == PretrainConfig(), "the defaults are the published recipe"
     debug = load_config("debug")
     assert debug.run.device == "cpu"

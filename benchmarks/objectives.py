@@ -1,12 +1,13 @@
 """The objectives beside each other: cost per clip, memory, and what their features are good for at equal clips seen.
 
-    python -m benchmarks.objectives                                   # renders and builds its corpora first
-    python -m benchmarks.objectives --corpus DIR --probe DIR --steps 400 --seeds 0 1 2 --json out.json
+    python -m benchmarks.objectives --out runs/learning
 
-Cost: operations of a step from shapes, for the toy here and for ViT-B as the recipes have it; CPU seconds of loss,
-backward pass and moving averages on one thread, the least of some rounds in which all arms take turns, by that of dino;
-bytes that a step keeps for its backward pass. Features: five nearest neighbours on a labelled corpus, before and after
-training, for each seed. What a toy learns from rendered video tells whether an objective works, not which one is best.
+Renders and builds the corpora of `benchmarks.learning` first, unless they lie in that folder, and trains every arm on
+one of them at the size of the recipe `tiny`. Cost: operations of a step from shapes, for the toy here and for ViT-B as
+the recipes have it; CPU seconds of loss, backward pass and moving averages on one thread, the least of some rounds in
+which all arms take turns, by that of dino; bytes that a step keeps for its backward pass. Features: the neighbours of
+the clips of the other corpus, before and after training, for each seed. What a toy learns from rendered video tells
+whether an objective works, not which one is best.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,7 +25,8 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from benchmarks.loader import hardware
+from benchmarks import learning
+from endofm.bench import hardware
 from endofm.config import PretrainConfig, load_config
 from endofm.models import load_backbone
 from endofm.objectives import Objective, create_objective
@@ -35,22 +35,22 @@ from endofm.pretrain import pretrain
 from endofm.probe import Probe, encode, knn, load_probe
 from endofm.start import freeze_
 
-COMMON = ("run.batch_size=8", "run.checkpoint_every=100000", "run.num_workers=0", "run.log_every=100000")
-CROPS = ("objective.prototypes=128", "objective.teacher_momentum=0.98", "objective.teacher_temperature=0.06")
+COMMON = ("run.checkpoint_every=100000", "run.num_workers=0", "run.log_every=100000")
 MASKED = (
-    *CROPS, "objective.kind=masked", "objective.patch_prototypes=64", "objective.decoder_width=32",
+    "objective.kind=masked", "objective.patch_prototypes=64", "objective.decoder_width=32",
     "objective.decoder_depth=2", "objective.decoder_heads=2",
 )  # fmt: skip
 VCL = (
-    "views.kind=pairs", "views.frames=4", "views.size=64", "objective.kind=vcl", "objective.concepts=16",
+    "views.kind=pairs", "views.frames=2", "views.size=64", "objective.kind=vcl", "objective.concepts=16",
     "objective.concept_width=64", "objective.projection=32", "objective.queue=64",
 )  # fmt: skip
 ARMS = {
-    "dino": CROPS,
+    "dino": (),
     "masked": MASKED,
     "vcl": VCL,
-    "dino, st24 in frozen random weights": (*CROPS, "model.adapters=st24", "model.adapter_width=32"),
+    "dino, st24 in frozen random weights": ("model.adapters=st24", "model.adapter_width=32"),
 }
+BASE = "tiny"
 RECIPES = {"dino": "endofm", "masked": "endofm-masked", "vcl": "endofm-vcl"}
 
 
@@ -78,29 +78,27 @@ class Row:
 def main() -> None:
     """Measure all arms, print a table, and write JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", type=Path, help="corpus to train on; rendered if none is given")
-    parser.add_argument("--probe", type=Path, help="labelled corpus to ask; rendered if none is given")
-    parser.add_argument("--label", default="finding")
-    parser.add_argument("--steps", type=int, default=200, help="of 8 clips")
+    parser.add_argument("--out", type=Path, required=True, help="folder for recordings, corpora and results")
+    parser.add_argument("--steps", type=int, default=1200, help="of each run (default: 1200)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--rounds", type=int, default=5, help="of the timing")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    for name, (seed, lesions) in learning.SETS.items():
+        learning.make_corpus(arguments.out, name, seed, lesions)
+    corpus, probe = arguments.out / "train", load_probe(arguments.out / "heldout", "finding")
     with tempfile.TemporaryDirectory() as folder:
-        corpus = arguments.corpus or rendered(Path(folder), "train", seed=1)
-        probe = load_probe(arguments.probe or rendered(Path(folder), "probe", seed=2), arguments.label)
         seconds, kept = costs(arguments.rounds)
         rows = {}
         for arm, overrides in ARMS.items():
             before, after = [], []
             for seed in arguments.seeds:
                 sets = [*COMMON, *overrides, f"run.length={arguments.steps} steps", f"run.seed={seed}"]
-                config = load_config("debug", sets)
+                config = load_config(BASE, sets)
                 before.append(ask(make(config).encoder, probe, config))
                 after.append(trained(config, corpus, Path(folder) / f"{list(ARMS).index(arm)}-{seed}", probe))
             rows[arm] = Row(
-                gflops=flops(load_config("debug", overrides)) / 1e9,
+                gflops=flops(load_config(BASE, overrides)) / 1e9,
                 base_tflops=flops(load_config(RECIPES[arm])) / 1e12 if arm in RECIPES else None,
                 cpu_ratio=seconds[arm] / seconds["dino"],
                 kept_mb=kept[arm] / 1e6,
@@ -108,20 +106,6 @@ def main() -> None:
                 after=after,
             )
     report(rows, arguments, probe)
-
-
-def rendered(folder: Path, name: str, seed: int) -> Path:
-    """A corpus of rendered colonoscopy, two seconds each of 48 recordings."""
-    raw, out = folder / "raw" / name, folder / "corpora" / name
-    program = [sys.executable, "-m", "endocorpus"]
-    render = ["phantom", "--source", "colonoscopic", "--out", raw, "--seed", str(seed), "--recordings", "48"]
-    for command in (
-        [*render, "--seconds", "2"],
-        ["build", "--source", "colonoscopic", "--root", raw, "--out", out, "--set", "segment.clip_seconds=2",
-         "--set", "segment.min_seconds=1"],
-    ):  # fmt: skip
-        subprocess.run([*program, *map(str, command)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return out
 
 
 def make(config: PretrainConfig) -> Objective:
@@ -142,8 +126,8 @@ def flops(config: PretrainConfig) -> float:
 
 
 def costs(rounds: int) -> tuple[dict[str, float], dict[str, float]]:
-    """CPU seconds of a step of 8 clips of noise, and bytes kept for each clip's backward pass, of every arm."""
-    steps = {arm: stepper(load_config("debug", [*COMMON, *overrides])) for arm, overrides in ARMS.items()}
+    """CPU seconds of a step on a batch of noise, and bytes kept for each clip's backward pass, of every arm."""
+    steps = {arm: stepper(load_config(BASE, [*COMMON, *overrides])) for arm, overrides in ARMS.items()}
     kept = {arm: step() for arm, step in steps.items()}
     seconds = dict.fromkeys(steps, float("inf"))
     for _ in range(rounds):
@@ -187,27 +171,25 @@ def trained(config: PretrainConfig, corpus: Path, run_dir: Path, probe: Probe) -
 
 def ask(backbone: torch.nn.Module, probe: Probe, config: PretrainConfig) -> float:
     """Balanced accuracy of the nearest neighbours; every arm's network is shown the same."""
-    views = load_config("debug").views
-    assert config.model.num_frames == load_config("debug").model.num_frames
-    features_ND = encode(backbone, probe, views)
-    return knn(features_ND, probe.targets_N, probe.groups_N, neighbours=5).balanced
+    assert config.model.num_frames == load_config(BASE).model.num_frames
+    features_ND = encode(backbone, probe, load_config(BASE).views)
+    return knn(features_ND, probe.targets_N, probe.groups_N).balanced
 
 
 def report(rows: dict[str, Row], arguments: argparse.Namespace, probe: Probe) -> None:
     """Print the table, and write it."""
-    print(f"{hardware()}; {arguments.steps} steps of 8 clips, seeds {arguments.seeds}; {len(probe)} clips asked")
+    print(f"{hardware()}; {arguments.steps} steps of 16 clips, seeds {arguments.seeds}; {len(probe)} clips asked")
     print("| objective | GFLOP a clip | ViT-B, TFLOP a clip | CPU, by dino | MB kept a clip | kNN before | after |")
     print("|---|---|---|---|---|---|---|")
     for arm, row in rows.items():
         base = f"{row.base_tflops:.2f}" if row.base_tflops else "-"
         accuracies = " | ".join(spread(values) for values in (row.before, row.after))
         print(f"| {arm} | {row.gflops:.2f} | {base} | {row.cpu_ratio:.2f} | {row.kept_mb:.1f} | {accuracies} |")
-    if arguments.json:
-        told = {
-            "hardware": hardware(), "steps": arguments.steps, "seeds": arguments.seeds, "clips_asked": len(probe),
-            "classes": probe.classes, "arms": {arm: asdict(row) for arm, row in rows.items()},
-        }  # fmt: skip
-        arguments.json.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    told = {
+        "hardware": hardware(), "steps": arguments.steps, "seeds": arguments.seeds, "clips_asked": len(probe),
+        "classes": probe.classes, "arms": {arm: asdict(row) for arm, row in rows.items()},
+    }  # fmt: skip
+    (arguments.out / "objectives.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
 def spread(values: list[float]) -> str:

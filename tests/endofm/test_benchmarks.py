@@ -138,7 +138,18 @@ def test_the_benchmark_of_learning_runs_in_small(
     """Rendering, both corpora, a run with its probe, table and picture; a second call only draws them again."""
     monkeypatch.setattr(learning, "SETS", {"train": (11, 6), "heldout": (13, 6)})
     few = ["--set", "run.length=4 steps", "--set", "optim.warmup=1 steps", "--set", "probe.every=2"]
-    command = ["learning", "--out", str(tmp_path), "--seeds", "3", *few, "--set", "run.batch_size=4", "--set", "run.health_every=2"]
+    command = [
+        "learning",
+        "--out",
+        str(tmp_path),
+        "--seeds",
+        "3",
+        *few,
+        "--set",
+        "run.batch_size=4",
+        "--set",
+        "run.health_every=2",
+    ]
     tables = []
     for _ in range(2):
         monkeypatch.setattr("sys.argv", command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from endocorpus.errors import DataError, UsageError
 DESCRIPTOR = "corpus.json"
 SHARDS = "shards"
 REPORT = "report/index.html"
+
+_NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*")
+_DIGEST = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,21 +117,52 @@ def parse_descriptor(text: str | bytes, where: object, remedy: str) -> dict[str,
         remedy: what to do where it is damaged.
 
     Raises:
-        DataError: damaged or edited, or of another schema.
+        DataError: damaged or edited, of another schema, or listing what cannot be a file of a corpus.
     """
     try:
         descriptor = json.loads(text)
         version = int(descriptor["schema_version"])
         if version == SCHEMA_VERSION:
             descriptor = parse_signed(text)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise DataError(f"{where}: damaged or edited; {remedy}") from None
     if version != SCHEMA_VERSION:
         raise DataError(
             f"{where}: written with schema {version}, this version reads schema {SCHEMA_VERSION}; "
             + ("update endocorpus" if version > SCHEMA_VERSION else "build it again")
         )
+    if (strange := _strange(descriptor)) is not None:
+        raise DataError(f"{where}: {strange[:200]} is nothing that a build writes; {remedy}")
     return dict(descriptor)
+
+
+def _strange(descriptor: Mapping[str, Any]) -> str | None:
+    """What in a descriptor no build has written. It may come from anybody, and its names become paths."""
+    name, shards, tables = (
+        descriptor.get(key, default) for key, default in (("name", None), (SHARDS, []), ("tables", {}))
+    )
+    if not (isinstance(name, str) and name):
+        return f"name = {name!r}"
+    if not isinstance(shards, list):
+        return f"shards = {shards!r}"
+    if not isinstance(tables, dict):
+        return f"tables = {tables!r}"
+    listed = [(tar.get("name") if isinstance(tar, dict) else None, tar) for tar in shards]
+    return next(
+        (f"{name!r}: {entry!r}" for name, entry in [*listed, *tables.items()] if not _is_file(name, entry)), None
+    )
+
+
+def _is_file(name: object, entry: object) -> bool:
+    return (
+        isinstance(name, str)
+        and _NAME.fullmatch(name) is not None
+        and isinstance(entry, dict)
+        and isinstance(size := entry.get("size"), int)
+        and 0 <= size < 2**63
+        and isinstance(digest := entry.get("xxh3_128"), str)
+        and _DIGEST.fullmatch(digest) is not None
+    )
 
 
 def table_bytes(name: str, rows: Iterable[Mapping[str, object]]) -> bytes:

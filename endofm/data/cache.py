@@ -87,7 +87,7 @@ class ShardCache:
         return False
 
     def forget_damaged(self) -> None:
-        """Remove what was damaged on a server, which may have been mended since: for the start of a run."""
+        """Remove what was damaged on a server, which may have been mended since: before corpora are opened."""
         if self.folder.is_dir():
             for path in self.folder.glob(f"files/*{_DAMAGED}"):
                 path.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from endocorpus.corpus.mixes import read_mix
 from endocorpus.errors import DataError, UsageError
 from endofm.data.places import Place, open_place, shard_cache
-from endofm.data.remote import RemoteFile
+from endofm.data.remote import RemoteFile, is_url
 from endofm.data.settings import DataConfig
 from endofm.data.stream import ClipBytes
 
@@ -114,7 +114,10 @@ def load_clips(corpora: Sequence[Path | str], mix: Path | None = None, data: Dat
             list names nothing that is there; or a server fails.
     """
     data = data or DataConfig()
-    places = [open_place(place, shard_cache(data)) for place in corpora]
+    cache = shard_cache(data)
+    if any(map(is_url, corpora)):
+        cache.forget_damaged()
+    places = [open_place(place, cache) for place in corpora]
     _refuse_duplicates(places)
     tables = [_ready_clips(place) for place in places]
     if not sum(table.num_rows for table in tables):

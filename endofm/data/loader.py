@@ -86,7 +86,6 @@ def make_loader(
     ahead = None
     if clips.is_remote:
         refuse_small_cache(clips, data, cache)
-        cache.forget_damaged()
         ahead = Ahead(clips, order, cache, batch_size) if num_workers else None
     wanted = range(start_step, stop_step)
     return ClipLoader(_Steps(clips, views, order, rank, world, wanted, cache), wanted, num_workers, pin_memory, ahead)

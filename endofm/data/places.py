@@ -28,18 +28,16 @@ class Place:
     name: str
     where: str
     clips: pa.Table  # of `schema.CLIPS`
-    _shards: Path | Mapping[str, RemoteFile]
+    _shards: Mapping[str, Path | RemoteFile]
 
     def shard(self, name: str) -> Path | RemoteFile:
         """The shard of that name, which may not be there.
 
         Raises:
-            DataError: the descriptor of a remote corpus does not say what it must be.
+            DataError: the descriptor does not list it: the manifest of a corpus decides no paths.
         """
-        if isinstance(self._shards, Path):
-            return self._shards / name
         if name not in self._shards:
-            raise DataError(f"{self.where}/{DESCRIPTOR}: does not list the shard {name!r}; {_REMEDY}")
+            raise DataError(f"{self.where}/{DESCRIPTOR}: does not list the shard {name!r}; build or copy it again")
         return self._shards[name]
 
 
@@ -52,20 +50,21 @@ def open_place(place: Path | str, cache: ShardCache) -> Place:
     """
     if not is_url(place):
         corpus = named_corpus(Path(place))
-        return Place(corpus.name, str(corpus.root), corpus.clips(), corpus.root / SHARDS)
+        paths = {tar["name"]: corpus.shard_path(tar["name"]) for tar in corpus.descriptor.get(SHARDS, ())}
+        return Place(corpus.name, str(corpus.root), corpus.clips(), paths)
     root = corpus_url(str(place))
     where = redacted(root)
     # A misspelt host is no server to wait long for.
     text = read_small(root, DESCRIPTOR, retry_seconds=min(cache.retry_seconds, _FIRST_CONTACT))
     descriptor = parse_descriptor(text, f"{where}/{DESCRIPTOR}", _REMEDY)
-    listed = {str(tar["name"]): _file(root, f"{SHARDS}/{tar['name']}", tar) for tar in descriptor.get("shards", ())}
+    listed = {tar["name"]: _file(root, f"{SHARDS}/{tar['name']}", tar) for tar in descriptor.get(SHARDS, ())}
     try:
         table = _file(root, "clips.parquet", descriptor["tables"]["clips"])
     except KeyError:
         raise DataError(f"{where}/{DESCRIPTOR}: does not list the table 'clips'") from None
     data = _read(table, cache)
     clips = parse_table(data, "clips", table.xxh3_128, table, _REMEDY)
-    return Place(str(descriptor["name"]), where, clips, listed)
+    return Place(descriptor["name"], where, clips, listed)
 
 
 def shard_cache(data: DataConfig) -> ShardCache:
@@ -74,13 +73,15 @@ def shard_cache(data: DataConfig) -> ShardCache:
 
 
 def _file(root: str, name: str, listed: Mapping[str, Any]) -> RemoteFile:
-    return RemoteFile(root, name, int(listed["size"]), str(listed["xxh3_128"]))
+    return RemoteFile(root, name, listed["size"], listed["xxh3_128"])
 
 
 def _read(wanted: RemoteFile, cache: ShardCache) -> bytes:
     """A whole file, through the cache, so that the ranks of a node fetch it once."""
-    while True:
+
+    def read() -> bytes:
         with os.fdopen(cache.open(wanted), "rb") as file:
-            data = file.read()
-        if digest_bytes(data) == wanted.xxh3_128 or not cache.drop_if_rotten(wanted):
-            return data
+            return file.read()
+
+    data = read()
+    return read() if digest_bytes(data) != wanted.xxh3_128 and cache.drop_if_rotten(wanted) else data

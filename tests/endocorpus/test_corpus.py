@@ -136,6 +136,7 @@ def test_rows_must_fit_their_schema() -> None:
         (None, "not a finished corpus; `endocorpus build`, run again"),
         ("{", "damaged"),
         ("[]", "damaged"),
+        ("[" * 100_000, "damaged"),
         (json.dumps({"schema_version": SCHEMA_VERSION}), "damaged or edited"),
         (json.dumps({"schema_version": SCHEMA_VERSION, "name": "x", "digest": "0" * 32}), "damaged or edited"),
         (json.dumps({"schema_version": SCHEMA_VERSION + 1}), "update endocorpus"),
@@ -152,9 +153,34 @@ def test_what_is_not_a_corpus_says_why(tmp_path: Path, text: str | None, told: s
         open_corpus(tmp_path / "none")
 
 
+@pytest.mark.parametrize(
+    ("told", "strange"),
+    [
+        ("name = None", {"name": None}),
+        ("shards = None", {"shards": None}),
+        ("tables = \\[", {"tables": ["clips"]}),
+        ("'a'", {"shards": ["a"]}),
+        ("'../a'", {"shards": [{"name": "../a", "size": 1, "xxh3_128": "0" * 32}]}),
+        ("'.a'", {"shards": [{"name": ".a", "size": 1, "xxh3_128": "0" * 32}]}),
+        ("a\\\\\\\\b", {"tables": {"a\\b": {"size": 1, "xxh3_128": "0" * 32}}}),
+        ("'/tmp/x'", {"tables": {"clips": {"size": 1, "xxh3_128": "/tmp/x"}}}),
+        ("'size': -5", {"tables": {"clips": {"size": -5, "xxh3_128": "0" * 32}}}),
+        ("'size': 1000", {"tables": {"clips": {"size": 10**400, "xxh3_128": "0" * 32}}}),
+        ("'size': 'x'", {"tables": {"clips": {"size": "x", "xxh3_128": "0" * 32}}}),
+        ("'xxh3_128': '0+'", {"tables": {"clips": {"xxh3_128": "0" * 32}}}),
+    ],
+)
+def test_a_descriptor_decides_no_path_outside(tmp_path: Path, told: str, strange: dict[str, object]) -> None:
+    write_descriptor(tmp_path, {"schema_version": SCHEMA_VERSION, "name": "x", **strange})
+    with pytest.raises(
+        DataError, match=rf"corpus\.json: .*{told}.* is nothing that a build writes; `endocorpus build`"
+    ):
+        open_corpus(tmp_path)
+
+
 def test_damaged_tables_are_named(tmp_path: Path) -> None:
     def commit(data: bytes) -> Corpus:
-        tables = {"clips": {"xxh3_128": digest_bytes(data)}}
+        tables = {"clips": {"size": len(data), "xxh3_128": digest_bytes(data)}}
         write_descriptor(tmp_path, {"schema_version": SCHEMA_VERSION, "name": "x", "tables": tables})
         return open_corpus(tmp_path)
 

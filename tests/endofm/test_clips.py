@@ -126,7 +126,9 @@ def test_impossible_rows_are_refused_at_once(make_corpus: MakeCorpus) -> None:
 def test_a_large_set_is_cheap_to_send_to_workers(tmp_path: Path) -> None:
     count = 20_000
     root = tmp_path / "large"
-    root.mkdir()
+    (root / "shards").mkdir(parents=True)
+    for index in range(count // 1000):
+        (root / "shards" / f"large-{index}.tar").touch()
     row = dict.fromkeys(("source", "recording_id", "case_id", "leak_group", "licence", "consent"), "x")
     numbers = dict.fromkeys(("json_offset", "json_size", "start_frame", "stop_frame", "stride"), 1)
     sizes = {"num_frames": 150, "rate_num": 30, "rate_den": 1, "width": 320, "height": 256, "keyframes": [0]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from endocorpus.corpus.manifest import open_corpus, write_descriptor
 from endocorpus.errors import DataError, UsageError
 from endofm.data.clips import ClipSet, load_clips
 from endofm.data.loader import ClipLoader, make_loader
 from endofm.data.settings import REMOTE_BLOCK_SHARDS, DataConfig, decided
 from endofm.data.views import ClipBatch, ViewConfig
-from tests.endofm.conftest import ClipSpec, write_corpus
+from tests.endofm.conftest import ClipSpec, commit, write_corpus
 from tests.endofm.servers import FileServer, serve
 from tests.endofm.test_loader import assert_same
 
@@ -104,6 +106,13 @@ def test_a_bucket(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         server.stop()
 
 
+def size_of(path: Path) -> int:
+    """0 if it is evicted as we look."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
+
+
 def test_a_cache_of_two_blocks_is_enough(many: Path, server: FileServer, tmp_path: Path) -> None:
     sizes = sorted(path.stat().st_size for path in (many / "shards").iterdir())
     table = (many / "clips.parquet").stat().st_size
@@ -112,7 +121,7 @@ def test_a_cache_of_two_blocks_is_enough(many: Path, server: FileServer, tmp_pat
     with load(clips, data, num_workers=2) as loader:
         for found, wanted in zip(loader, local(many, block_shards=1), strict=True):
             assert_same(found, wanted)
-            held = sum(path.stat().st_size for path in (tmp_path / "cache" / "files").iterdir())
+            held = sum(map(size_of, (tmp_path / "cache" / "files").iterdir()))
             assert held <= data.cache_gb * 1e9
     for block_shards, said in ((2, "two blocks of 2 shards"), (0, "all shards, from which clips are drawn")):
         smaller = data.model_copy(update={"block_shards": block_shards})
@@ -155,6 +164,38 @@ def test_a_damaged_copy_is_told(many: Path, tmp_path: Path, name: str) -> None:
         pytest.raises(DataError, match=rf"/some/{name}: damaged( or edited)?; copy the corpus there again"),
     ):
         load_clips([f"{server.url}/some"], data=settings(tmp_path))
+
+
+def test_a_manifest_that_is_mended_is_read_again(tmp_path: Path) -> None:
+    path = write_corpus(tmp_path, "some", [[ClipSpec(1, 3, 48, 64)]]) / "clips.parquet"
+    sound = path.read_bytes()
+    path.write_bytes(sound[:-1] + b"?")
+    with serve(tmp_path) as server:
+        with pytest.raises(DataError, match=r"clips\.parquet: damaged"):
+            load_clips([f"{server.url}/some"], data=settings(tmp_path))
+        path.write_bytes(sound)
+        assert len(load_clips([f"{server.url}/some"], data=settings(tmp_path))) == 1
+        (kept,) = (tmp_path / "cache" / "files").iterdir()
+        kept.write_bytes(sound[:-1] + b"?")  # it rots here
+        assert len(load_clips([f"{server.url}/some"], data=settings(tmp_path))) == 1
+
+
+def test_a_corpus_decides_no_path_outside(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "served", "some", [[ClipSpec(1, 3, 48, 64)]])
+    rows, descriptor = open_corpus(corpus).clips().to_pylist(), open_corpus(corpus).descriptor
+    evil = tmp_path / "evil"
+    write_descriptor(corpus, {**descriptor, "tables": {"clips": {"size": 7, "xxh3_128": str(evil)}}})
+    with serve(corpus.parent) as server:
+        for place, address in ((corpus, corpus), (f"{server.url}/some", f"{server.url}/some")):
+            with pytest.raises(
+                DataError, match=rf"^{address}/corpus\.json: 'clips': .* is nothing that a build writes"
+            ):
+                load_clips([place], data=settings(tmp_path))
+        assert not (tmp_path / "cache").exists() and not evil.exists()
+        commit(corpus, "some", [{**row, "shard": "../../evil"} for row in rows])
+        for place in (corpus, f"{server.url}/some"):
+            with pytest.raises(DataError, match=r"/corpus\.json: does not list the shard '\.\./\.\./evil'"):
+                load_clips([place], data=settings(tmp_path))
 
 
 def test_how_a_run_is_shuffled_is_decided_once() -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -22,7 +23,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from endocorpus.errors import DataError, UsageError
 from endofm.data.clips import ClipSet
 from endofm.data.sampler import SHARD_PERMUTATIONS, IntArray, draw, draws, positions_of
-from endofm.data.stream import ClipBytes, ShardReader, verified
+from endofm.data.stream import BadClipError, ClipBytes, ShardReader, verified
 
 _BUFFER = 4  # streams of random numbers; those of `sampler` have smaller ones
 _SUBSTITUTES = 5
@@ -208,7 +209,10 @@ class FrontToBack:
         Raises:
             BadClipError, DataError: as `ShardReader.read`.
         """
-        return verified(clip, self._taken[clip]) if clip in self._taken else self._reader.read(clip)
+        if clip in self._taken:
+            with suppress(BadClipError):  # then by offset: a cached shard may have rotted, and a header may have lied
+                return verified(clip, self._taken[clip])
+        return self._reader.read(clip)
 
     def _mine(self, epoch: int, place: int) -> NDArray[np.bool_]:
         """Which places of an epoch belong to our steps and are not past, bool [M]."""
@@ -247,7 +251,15 @@ class _Epoch:
     def _go_through_shard(self, part: range) -> Iterator[tuple[int, bytes]]:
         wanted = {self._clips.key(int(self._read.row_M[at])): at for at in part if self._wanted_M[at]}
         shard = int(self._clips.shard_index_N[self._read.row_M[part.start]])
-        name, seen = self._clips.shards[shard], 0
+        said = yield from self._find(wanted, shard)
+        if wanted and self._reader.drop_if_rotten(self._clips.shards[shard]):
+            said = yield from self._find(wanted, shard)  # in the server's copy
+        if wanted:
+            raise DataError(said)
+
+    def _find(self, wanted: dict[str, int], shard: int) -> Generator[tuple[int, bytes], None, str]:
+        """Take out of `wanted` what is in a shard, and return how it ended."""
+        name, seen, why = self._clips.shards[shard], 0, ""
         with os.fdopen(self._reader.open(name), "rb") as file:
             files = tar_file_expander([{"url": str(name), "stream": file}], select_files=_is_video)
             try:
@@ -257,10 +269,10 @@ class _Epoch:
                     if at is not None:
                         yield at, sample["mp4"]
                     if not wanted:
-                        return
+                        break
             except (tarfile.TarError, EOFError, ValueError) as error:
-                raise DataError(self._broken(shard, seen, f" ({error.args[0]})")) from None
-        raise DataError(self._broken(shard, seen, ""))
+                why = f" ({error.args[0]})"
+        return self._broken(shard, seen, why)
 
     def _broken(self, shard: int, seen: int, why: str) -> str:
         return (

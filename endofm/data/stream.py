@@ -61,7 +61,7 @@ class ShardReader:
         try:
             return verified(clip, self._read(clip))
         except BadClipError:
-            if isinstance(clip.shard, Path) or self._cache is None or not self._cache.drop_if_rotten(clip.shard):
+            if not self.drop_if_rotten(clip.shard):
                 raise
         return verified(clip, self._read(clip))  # the server's copy, again
 
@@ -79,6 +79,10 @@ class ShardReader:
             return os.open(shard, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise DataError(f"{shard}: cannot be read: {error.strerror}") from None
+
+    def drop_if_rotten(self, shard: Path | RemoteFile) -> bool:
+        """Remove a cached copy that is no longer what was fetched, and say whether it was so: `open` gets another."""
+        return not isinstance(shard, Path) and self._cache is not None and self._cache.drop_if_rotten(shard)
 
     def close(self) -> None:
         """Close all descriptors; a later read opens them again."""

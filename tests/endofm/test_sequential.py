@@ -21,6 +21,7 @@ from endofm.data.sequential import SequentialSampler
 from endofm.data.settings import DataConfig
 from endofm.data.views import ClipBatch, ViewConfig
 from tests.endofm.conftest import write_mix
+from tests.endofm.servers import serve
 from tests.endofm.test_loader import assert_same, damage
 
 VIEWS = ViewConfig(global_frames=(2,), local_frames=(2,), global_size=16, local_size=8)
@@ -193,6 +194,31 @@ def test_a_damaged_shard_is_told(corpus: Path, tmp_path: Path, how: str) -> None
     with pytest.raises(DataError, match=r"tiny-0\.tar: read from front to back it ends after \d of 4 clips") as caught:
         list(load(load_clips([copy])))
     assert "\n" not in str(caught.value) and "data.stream = 'indexed'" in str(caught.value)
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "emptied", "no header"])
+def test_a_cached_shard_that_rots_is_fetched_again(
+    corpus: Path, tmp_path: Path, expected: dict[int, list[ClipBatch]], how: str
+) -> None:
+    data = DataConfig(stream="sequential", shuffle_buffer=3, cache_dir=tmp_path / "cache", retry_seconds=5.0)
+    with serve(corpus.parent) as server:
+        clips = load_clips([f"{server.url}/tiny"], data=data)
+        for rotten in (False, True):
+            for path in (tmp_path / "cache" / "files").iterdir() if rotten else ():
+                content = path.read_bytes()
+                middle = clips.offset_N[0] + clips.size_N[0] // 2
+                flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+                cut = content[: len(content) // 2]
+                path.write_bytes(
+                    {"flipped": flipped, "cut": cut, "emptied": b"", "no header": bytes(512) + content[512:]}[how]
+                )
+            batches = make_loader(clips, VIEWS, batch_size=4, seed=11, start_step=0, stop_step=STEPS, data=data)
+            for found, wanted in zip(batches, expected[1], strict=True):
+                assert_same(found, wanted)
+                assert not found.replaced
+        assert Counter(path for path, _ in server.requests if path.endswith(".tar")) == {
+            f"/tiny/shards/tiny-{index}.tar": 2 for index in range(2)
+        }
 
 
 def test_a_bad_clip_is_replaced_by_one_of_its_shard(

@@ -10,12 +10,14 @@ import base64
 import os
 import random
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import obstore
@@ -29,9 +31,16 @@ if TYPE_CHECKING:
     from obstore import GetOptions
     from obstore.store import ClientConfig, RetryConfig
 
+T = TypeVar("T")
+
 SCHEMES = ("http", "https", "s3")
-_SILENCE = timedelta(seconds=60)  # without a byte, after which a connection is given up
+_SILENCE = 60.0  # seconds without a byte, or all that may be waited, after which a connection is given up
 _PASSING = {408, 425, 429}  # of the refusals, those that may end by themselves
+_NEVER_PASSING = {
+    "following redirect": "the server redirects in a circle, or to where nobody can follow",
+    "Content-Length": "the server does not say how long the file is (Content-Length), and nobody could tell a whole "
+    "one from one that was cut; serve it as a plain file",
+}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds between tries; doubled after each that brings nothing
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")  # as obstore looks for them
 
@@ -69,7 +78,10 @@ def corpus_url(text: str) -> str:
         UsageError: an address of a kind that is not known, or one with a query, which cannot stand for a folder. The
             message holds neither credentials nor the query.
     """
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # what it says may hold a password
+        raise UsageError(f"{redacted(text)}: not an address; look at its host") from None
     if parts.scheme.lower() not in SCHEMES or not parts.netloc:
         raise UsageError(f"{redacted(text)}: not an address of a corpus; known are {', '.join(SCHEMES)} and folders")
     if "@" in parts.path:
@@ -79,6 +91,10 @@ def corpus_url(text: str) -> str:
             f"{redacted(text)}: an address with a query, signed for instance, leads to one file, and a corpus is a "
             "folder of many; give the address of the folder, and credentials by the environment"
         )
+    try:
+        parts.port  # noqa: B018 - or it would fail deep inside
+    except ValueError:
+        raise UsageError(f"{redacted(text)}: not an address; look at its port, a number up to 65535") from None
     return text.rstrip("/")
 
 
@@ -150,7 +166,7 @@ def _receive(
     failures, brought = 0, time.monotonic()  # tries in a row that brought nothing, and when something last came
     while True:
         try:
-            for block in _blocks(root, name, have):
+            for block in _blocks(root, name, have, min(_SILENCE, retry_seconds)):
                 if block is None:
                     have = 0
                     start_over()
@@ -172,16 +188,16 @@ def _receive(
             time.sleep(pause * random.uniform(0.5, 1.0))  # or all ranks would come back at the same moment
 
 
-def _blocks(root: str, name: str, have: int) -> Iterator[bytes | None]:
-    """The bytes from `have` on; None first where they come from the start instead."""
+def _blocks(root: str, name: str, have: int, silence: float) -> Iterator[bytes | None]:
+    """The bytes from `have` on; None first where they come from the start instead; `silence` in seconds."""
     options: GetOptions = {"range": {"offset": have}} if have else {}
     try:
-        store = _store(root)
+        store = _store(root, silence)
         try:
-            answer = obstore.get(store, name, options=options)
+            answer = _interruptibly(lambda: obstore.get(store, name, options=options))
         except NotSupportedError:  # the server knows no ranges
             yield None
-            answer = obstore.get(store, name)
+            answer = _interruptibly(lambda: obstore.get(store, name))
         stream = answer.stream(min_chunk_size=1)  # as it comes: what it gathers is lost when the connection breaks
         while (block := next(stream, None)) is not None:
             yield bytes(block)
@@ -192,7 +208,23 @@ def _blocks(root: str, name: str, have: int) -> Iterator[bytes | None]:
     except BaseError as error:
         if (status := re.search(r"status code: ([34]\d\d)", str(error))) and int(status[1]) not in _PASSING:
             raise DataError(f"{redacted(root)}/{name}: {_said(error)}{_hint(root)}") from None
+        if said := next((said for sign, said in _NEVER_PASSING.items() if sign in str(error)), None):
+            raise DataError(f"{redacted(root)}/{name}: {said}") from None
         raise _AgainError(_said(error)) from None
+
+
+def _interruptibly(ask: Callable[[], T]) -> T:
+    """What `ask` gives. A signal can end the wait, which it could not inside compiled code."""
+    answer: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            answer.set_result(ask())
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            answer.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return answer.result()
 
 
 def _hint(root: str) -> str:
@@ -211,18 +243,18 @@ def _said(error: BaseException) -> str:
 
 
 @lru_cache(maxsize=64)
-def _store(root: str) -> HTTPStore | S3Store:
+def _store(root: str, silence: float) -> HTTPStore | S3Store:
     """The server of a corpus; one connection pool for all of its files."""
     parts = urlsplit(root)
     endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
     plain = (endpoint if parts.scheme == "s3" else root).lower().startswith("http:")
     client: ClientConfig = {
         "allow_http": plain,
-        "connect_timeout": timedelta(seconds=10),
-        "read_timeout": _SILENCE,
+        "connect_timeout": timedelta(seconds=min(10, silence)),
+        "read_timeout": timedelta(seconds=silence),
         "timeout": timedelta(days=1),  # of a whole body, which may be large
     }
-    retry: RetryConfig = {"max_retries": 0, "retry_timeout": _SILENCE}
+    retry: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=silence)}
     if parts.scheme == "s3":
         prefix = parts.path.strip("/") or None
         return S3Store(parts.netloc, prefix=prefix, client_options=client, retry_config=retry)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from endocorpus.settings import Settings
 
 REMOTE_BLOCK_SHARDS = 16
 """A block of that many shards is fetched while the one before is trained on: some thousand clips to shuffle among."""
+
+
+def _not_empty(value: object) -> object:
+    if value == "":
+        raise ValueError("must not be empty; leave it out for the user's cache, or write . for this folder")
+    return value
 
 
 class DataConfig(Settings):
@@ -39,10 +45,10 @@ class DataConfig(Settings):
         description="Share of the clips that may turn out bad and be replaced before the run stops, and 10 at the "
         "least (at most half of all); 0 stops at the first.",
     )
-    cache_dir: Path | None = Field(
+    cache_dir: Annotated[Path, BeforeValidator(_not_empty)] | None = Field(
         default=None, description="For shards of remote corpora; by default $ENDOFM_CACHE or the user's cache."
     )
-    cache_gb: float = Field(default=64.0, gt=0, description="Most that the cache holds, in 10^9 bytes.")
+    cache_gb: float = Field(default=64.0, gt=0, le=1e9, description="Most that the cache holds, in 10^9 bytes.")
     retry_seconds: float = Field(
         default=300.0, gt=0, description="How long to go on with a server that sends nothing before the run stops."
     )

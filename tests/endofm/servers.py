@@ -25,7 +25,7 @@ class FileServer(ThreadingHTTPServer):
         self.drop_after: int | None = None  # bytes of a body after which a connection is cut
         self.busy_every = 0  # every n-th request is answered with 503
         self.status: dict[str, int] = {}  # answers to paths that end so
-        self.ranges = True
+        self.ranges = self.lengths = True
         self.authorisation = ""  # demanded where it is not empty
         self.hold: dict[str, threading.Event] = {}  # a body of a path that ends so stops half-way until this is set
         self._lock = threading.Lock()
@@ -65,6 +65,8 @@ class _Handler(BaseHTTPRequestHandler):
             refusal = 404
         if refusal is not None:
             self.send_response(refusal)
+            if refusal == 302:
+                self.send_header("Location", self.path)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -84,7 +86,10 @@ class _Handler(BaseHTTPRequestHandler):
             start = int(found[1])
             data = data[start : int(found[2]) + 1 if found[2] else None]
             self.send_header("Content-Range", f"bytes {start}-{start + len(data) - 1}/{total}")
-        self.send_header("Content-Length", str(len(data)))
+        if self.server.lengths:
+            self.send_header("Content-Length", str(len(data)))
+        else:
+            self.send_header("Connection", "close")
         self.send_header("ETag", tag)
         self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
         self.end_headers()

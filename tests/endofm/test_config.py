@@ -80,6 +80,8 @@ def test_a_base_is_named_in_the_file_and_shipped(tmp_path: Path) -> None:
         ("objective.kind=dyno", "objective.kind = 'dyno' is none of dino, masked, vcl"),
         ("objective.prototips=3", "unknown key 'objective.prototips'; did you mean 'objective.prototypes'"),
         ("optim.warmup=ten", "optim.warmup"),
+        ("data.cache_dir=", r"^--set data\.cache_dir=: data\.cache_dir: must not be empty; .* \(got ''\)$"),
+        ("data.cache_gb=1e300", r"^--set data\.cache_gb=1e300: data\.cache_gb: .* less than or equal to 1000000000"),
     ],
 )
 def test_what_is_wrong_is_named(override: str, said: str) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,6 +109,48 @@ def test_a_server_that_is_gone_is_told() -> None:
     assert "secret" not in str(caught.value) and "/x/corpus.json: gave up" in str(caught.value)
 
 
+def test_a_server_that_redirects_for_ever_or_tells_no_length_is_told_at_once(server: FileServer) -> None:
+    server.status["a.tar"] = 302
+    with pytest.raises(DataError, match=r"/a\.tar: the server redirects in a circle"):
+        download(wanted(server), io.BytesIO(), retry_seconds=PATIENT)
+    server.status.clear()
+    server.lengths = False
+    asked = len(server.requests)
+    with pytest.raises(DataError, match=r"/a\.tar: the server does not say how long the file is \(Content-Length\)"):
+        download(wanted(server), io.BytesIO(), retry_seconds=PATIENT)
+    assert len(server.requests) == asked + 1
+
+
+def test_a_silent_server_is_given_up_after_as_long_as_one_is_to_wait(server: FileServer) -> None:
+    """Both before the answer and in the middle of it. The server would be silent for a minute."""
+    server.hold["a.tar"] = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for root in (f"http://127.0.0.1:{silent.getsockname()[1]}", f"{server.url}/deep"):
+            with pytest.raises(DataError, match=r"/shards/a\.tar: gave up after 0\.3 seconds without a new byte"):
+                read_small(root, "shards/a.tar", retry_seconds=HASTY)
+    assert not server.hold["a.tar"].is_set()
+    server.hold["a.tar"].set()
+
+
+def test_a_signal_ends_the_wait_for_an_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(PATIENT)
+        done = threading.Event()
+
+        def interrupt() -> None:
+            connection, _ = silent.accept()
+            with connection:
+                os.kill(os.getpid(), signal.SIGINT)
+                done.wait(PATIENT)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            read_small(f"http://127.0.0.1:{silent.getsockname()[1]}", "corpus.json", retry_seconds=10 * PATIENT)
+        done.set()
+        thread.join()
+
+
 def test_credentials_are_sent_and_never_told(server: FileServer) -> None:
     server.authorisation = "Basic dXNlcjpzZSBjcmV0"
     root = server.url.replace("://", "://user:se%20cret@") + "/deep"
@@ -128,6 +173,8 @@ def test_what_is_an_address() -> None:
     assert corpus_url("s3://bucket/a/") == "s3://bucket/a"
     for bad, said in (
         ("ftp://host/x", "known are http, https, s3 and folders"),
+        ("http://me:pw@[::1/x", "^http://[^@]*: not an address; look at its host"),
+        ("http://me:pw@127.0.0.1:99999/x", "^http://127.0.0.1:99999/x: not an address; look at its port"),
         ("https:///x", "not an address of a corpus"),
         ("https://me:p/w@host/x", "^https://host/x: write %40"),
         ("https://me:pw@host/x?X-Amz-Signature=abc", r"^https://host/x: an address with a query"),

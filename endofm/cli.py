@@ -47,7 +47,8 @@ class _Commands(Commands):
 def main() -> None:
     """Pre-train an endoscopy video transformer on corpora made by `endocorpus`.
 
-    Exit codes: 0 done, 1 a problem with data, 2 a problem with the command, 75 stopped by a signal with a checkpoint.
+    Exit codes: 0 done, 1 a problem with data, 2 a problem with the command, 75 stopped by a signal; the same
+    command goes on.
     """
 
 
@@ -109,10 +110,15 @@ def pretrain(
     """Pre-train, or go on with a run that was interrupted: the same command. Several processes: under torchrun."""
     from endofm.config import load_config
     from endofm.pretrain import pretrain as run_pretraining
+    from endofm.stopping import REQUEUE, Stopped
 
     config = load_config(config_name, [*overrides, *([f"data.stream={stream}"] if stream else [])])
     run_dir = run_dir or Path("runs") / Path(config_name).stem
-    result = run_pretraining(config, corpora, run_dir, mix=mix, probe=probe)
+    try:
+        result = run_pretraining(config, corpora, run_dir, mix=mix, probe=probe)
+    except Stopped:
+        click.echo("stopped before the first step; the same command starts again", err=True)
+        raise SystemExit(REQUEUE) from None
     if result.backbone is None:
         if result.is_main:
             click.echo(f"stopped after step {result.steps} of {result.total_steps}; the same command goes on", err=True)

@@ -12,7 +12,7 @@ import contextlib
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from endofm.data.clips import ClipSet, load_clips
 from endofm.data.device import on_device
 from endofm.data.loader import make_loader
 from endofm.data.quarantine import Replaced
+from endofm.data.remote import is_url, redacted
 from endofm.data.settings import decided
 from endofm.data.tally import Tally, counted
 from endofm.data.views import ClipBatch, apply_views, told_of_short_clips
@@ -56,7 +57,9 @@ from endofm.probe import ask, load_probe
 from endofm.resume import resume, save
 from endofm.run import Run, deterministic, sole_writer
 from endofm.sinks import Sink, open_sinks
-from endofm.stopping import REQUEUE, Stop, stop_on_signals
+from endofm.stopping import REQUEUE, Stop, Stopped, stop_on_signals
+
+_PATIENCE = 5.0  # seconds, before it is said who is waited for
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,10 @@ def pretrain(
 ) -> PretrainResult:
     """Train until done, or until SIGTERM, SIGINT or SIGUSR1 asks to finish the current step and leave a checkpoint.
 
+    A process that is alone and waits for its clips instead stops waiting and leaves a checkpoint of the steps done; so
+    it does where clips cannot be had any more. Several processes, which would have to ask each other before every step
+    whether all have theirs, wait as long as the configuration says, and then go on from the last checkpoint.
+
     Args:
         config: what to compute; see `endofm.config.load_config`.
         corpora: folders or addresses to train on; their order is part of the data order.
@@ -105,6 +112,7 @@ def pretrain(
         UsageError: the configuration does not fit the clips, the processes, or the checkpoint in `run_dir`.
         DataError: a corpus, mixture or checkpoint cannot be used, too many clips are bad, a server is gone for longer
             than the configuration says, a file cannot be written, or training has diverged.
+        Stopped: a signal came while the corpora were being opened.
     """
     console = console or Console(stderr=True, markup=False, highlight=False)
     if any((run_dir / name).exists() for name in (DESCRIPTOR, SHARDS)):
@@ -115,12 +123,28 @@ def pretrain(
         stop_on_signals(console) as stop,
     ):
         # What is refused here leaves no folder.
-        run = _assemble(config, load_clips(corpora, mix, config.data), run_dir, world, console)
+        with stop.ends_waiting(), _telling_of_servers(corpora, world, console):
+            clips = load_clips(corpora, mix, config.data)
+        run = _assemble(config, clips, run_dir, world, console)
         if probe is not None:
             run = replace(run, probe=load_probe(probe, config.probe.label))
         result = _carry_out(run, stop)
         del run  # its model, if divided, must be gone before the processes part: see `join_world`
         return result
+
+
+@contextlib.contextmanager
+def _telling_of_servers(corpora: Sequence[Path | str], world: World, console: Console) -> Iterator[None]:
+    """Say who is waited for, if what is done inside takes long."""
+    servers = [redacted(str(place)) for place in corpora if is_url(place)]
+    text = f"waiting for {', '.join(servers)}"
+    timer = threading.Timer(_PATIENCE, console.print, [text], {"highlight": False, "soft_wrap": True})
+    if servers and world.is_main:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _carry_out(run: Run, stop: Stop) -> PretrainResult:
@@ -179,35 +203,58 @@ def _train(run: Run, start_step: int, stop: Stop) -> int:
     )
     log = _open_log(run, start_step)
     pending: list[Step] = []
-    skips, alarms = Skips(config.skipped_steps), Alarms()
+    books = _Books(run, tally, log, Skips(config.skipped_steps), Alarms())
     _introduce(run, start_step)
     if tally.lost:
         run.say(
             f"{run.run_dir / 'metrics.jsonl'}: lacks the rows of {tally.lost} of the {start_step} steps done; "
             "clips_seen counts without them"
         )
+    done = saved = start_step
     with contextlib.closing(loader), log:
-        for number, batch in enumerate(on_device(loader, world.device), start_step):
-            pending.append(train_step(run, batch, number))
-            done = number + 1
-            saving = done % config.checkpoint_every == 0 or done == run.total_steps
+        batches = on_device(loader, world.device)
+        while done < run.total_steps:
+            batch, lost = _next_batch(batches, stop, world)
+            if batch is not None:
+                pending.append(train_step(run, batch, done))
+                done += 1
+            saving = batch is None or done % config.checkpoint_every == 0 or done == run.total_steps
             if not (saving or done % _settle_every(run) == 0):
                 continue
-            rows, stopping = settle(pending, stop)
-            for step, row in zip(pending, rows, strict=True):
-                for told in tally.note(step.number, row, step.replaced):
-                    run.say(f"step {step.number}: {told}")
-            stop.step_seconds = log.steps(rows, loader.waited_seconds)
-            for step, row in zip(pending, rows, strict=True):
-                for warning in (*skips.count(step, row), *alarms.hear(row)):
-                    run.say(f"step {step.number}: {warning}")
-            pending.clear()
-            if stopping or saving:
+            stopping = batch is None
+            if pending:
+                rows, stopping = settle(pending, stop)
+                stop.step_seconds = books.note(pending, rows, loader.waited_seconds)
+            if (stopping or saving) and done > saved:
                 save(run, done)
-            log.tell(rows[-1])
-            if stopping:
-                return done
-    return run.total_steps
+                saved = done
+            if pending:
+                log.tell(rows[-1])
+                pending.clear()
+            if lost is not None:
+                raise lost
+            if stopping or batch is None:
+                break
+    return done
+
+
+def _next_batch(
+    batches: Iterator[ClipBatch], stop: Stop, world: World
+) -> tuple[ClipBatch | None, DataError | UsageError | None]:
+    """A batch; or none, because a signal ended the wait for it, or for a reason to raise once the steps are saved.
+
+    One process of several cannot leave the others waiting for it in a step, so there a signal waits, and an error does
+    not wait.
+    """
+    if world.size > 1:
+        return next(batches), None
+    try:
+        with stop.ends_waiting():
+            return next(batches), None
+    except Stopped:
+        return None, None
+    except (DataError, UsageError) as error:
+        return None, error
 
 
 def _workers(wanted: int) -> int:
@@ -383,6 +430,32 @@ class Skips:
                 "optim.lr_per_256_clips"
             )
         return [f"skipped: the loss is {row['loss']}, its gradient's norm {row['grad_norm']}; it has moved no weights"]
+
+
+@dataclass(frozen=True)
+class _Books:
+    """What is written down and said of steps."""
+
+    run: Run
+    tally: Tally
+    log: RunLog
+    skips: Skips
+    alarms: Alarms
+
+    def note(self, steps: Sequence[Step], rows: Sequence[dict[str, float]], waited_seconds: float) -> float:
+        """Take note of steps, whose rows `settle` gave; the time that one took, in seconds.
+
+        Args:
+            waited_seconds: spent waiting for batches so far.
+        """
+        for step, row in zip(steps, rows, strict=True):
+            for told in self.tally.note(step.number, row, step.replaced):
+                self.run.say(f"step {step.number}: {told}")
+        step_seconds = self.log.steps(rows, waited_seconds)
+        for step, row in zip(steps, rows, strict=True):
+            for warning in (*self.skips.count(step, row), *self.alarms.hear(row)):
+                self.run.say(f"step {step.number}: {warning}")
+        return step_seconds
 
 
 def _export(run: Run) -> Path:

@@ -1,4 +1,7 @@
-"""How a run is asked to stop: signals set an event, and the loop leaves a checkpoint after the step at hand."""
+"""How a run is asked to stop: signals set an event, and the loop leaves a checkpoint after the step at hand.
+
+Where it only waits, for a server say, there is no step at hand, and the wait ends at once.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,26 @@ REQUEUE = 75
 """Exit code of a run that a signal ended early: sysexits' EX_TEMPFAIL, "try again later"."""
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal ended a wait."""
+
+
 class Stop(threading.Event):
     """Set when the run should end, which it does after a step."""
 
     step_seconds = 0.0  # that the last step took; none has been done yet
+    is_waiting = False
+
+    @contextlib.contextmanager
+    def ends_waiting(self) -> Iterator[None]:
+        """Inside, a signal raises `Stopped` where it comes, and one that came before does so at once."""
+        self.is_waiting = True
+        try:
+            if self.is_set():
+                raise Stopped
+            yield
+        finally:
+            self.is_waiting = False
 
 
 @contextlib.contextmanager
@@ -42,11 +61,14 @@ def stop_on_signals(console: Console) -> Iterator[Stop]:
         stop.set()
         restore()
         about = f" (about {math.ceil(stop.step_seconds)} s)" if stop.step_seconds else ""
-        text = f"stopping after this step with a checkpoint{about}; once more to stop at once"
+        when = "instead of waiting" if stop.is_waiting else f"after this step with a checkpoint{about}"
+        text = f"stopping {when}; once more to stop at once"
         try:
             console.print(text, soft_wrap=True)
         except RuntimeError:  # the signal came while a line was being written, which cannot be done inside itself
             os.write(sys.stderr.fileno(), f"{text}\n".encode())
+        if stop.is_waiting:
+            raise Stopped
 
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}
     for number in before:

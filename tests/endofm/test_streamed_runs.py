@@ -5,9 +5,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,14 +23,16 @@ from rich.console import Console
 
 from endocorpus.errors import DataError, UsageError
 from endofm.cli import main
+from endofm.config import PretrainConfig
 from endofm.data.clips import load_clips
+from endofm.data.loader import make_order
 from endofm.pretrain import pretrain
 from endofm.preview import draw_views
 from tests.endofm.conftest import ClipSpec, MakeCorpus
 from tests.endofm.servers import FileServer, serve
 from tests.endofm.test_distributed import SETTINGS, _clear
 from tests.endofm.test_loader import damage
-from tests.endofm.test_pretrain import TINY, assert_same_run, configure, metrics, train
+from tests.endofm.test_pretrain import TINY, assert_same_run, configure, metrics, state, train
 
 SHORT = ("run.length=10 steps", "run.checkpoint_every=5")
 
@@ -90,6 +97,65 @@ def test_a_server_that_goes_away_is_one_line(corpus: Path, tmp_path: Path, serve
     assert last.startswith(f"error: {server.url}/tiny/shards/tiny-1.tar: gave up after 0.3 seconds")
     assert "secret" not in done.stderr
     assert not (tmp_path / "run" / "quarantine.jsonl").exists()
+
+
+def second_shard(server: FileServer, config: PretrainConfig) -> str:
+    """The name of the shard that a run without steps on it needs next."""
+    clips = load_clips([f"{server.url}/tiny"], data=config.data)
+    order = make_order(clips, config.data, batch_size=2, seed=config.run.seed)
+    first = clips.shard_index_N[order.rows_at(order.positions(0))[0]]
+    return str(clips.shards[1 - first]).rpartition("/")[2]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, None])
+def test_steps_are_kept_where_the_next_cannot_be_done(
+    corpus: Path, tmp_path: Path, server: FileServer, num_workers: int, number: signal.Signals | None
+) -> None:
+    """A server goes away after a step: the run waits for it until it is told to stop, or no longer."""
+    settings = ("run.length=4 steps", "run.batch_size=2", "data.block_shards=1")
+    train(configure(*settings), corpus, tmp_path / "local")
+    remote = f"data.cache_dir={tmp_path / 'cache'}", f"data.retry_seconds={0.5 if number is None else 100}"
+    config = configure(*settings, *remote, f"run.num_workers={num_workers}")
+    server.drop_after, server.busy_every = None, 0
+    shard, run_dir, text = second_shard(server, config), tmp_path / "run", io.StringIO()
+    server.status[shard] = 500
+
+    def ask() -> None:
+        while not (run_dir / "metrics.jsonl").exists() or not metrics(run_dir):
+            time.sleep(0.05)
+        while sum(path.endswith(shard) for path, _ in server.requests) < 3:
+            time.sleep(0.05)
+        os.kill(os.getpid(), number or 0)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        result = pretrain(config, [f"{server.url}/tiny"], run_dir, console=Console(file=text, width=300))
+        assert number is not None and result.exit_code == 75 and "stopping instead of waiting; once" in text.getvalue()
+    except DataError as error:
+        assert number is None and "gave up after 0.5 seconds" in str(error)
+    thread.join()
+    rows = metrics(run_dir)
+    assert 1 <= len(rows) < 4 and state(run_dir)["step"] == len(rows)
+    server.status.clear()
+    pretrain(config, [f"{server.url}/tiny"], run_dir, console=Console(file=text, width=300))
+    assert metrics(run_dir) == metrics(tmp_path / "local")
+
+
+def test_a_server_that_never_answers_is_named_and_can_be_left(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        root = f"127.0.0.1:{silent.getsockname()[1]}/x"
+        words = ["pretrain", "--config", "debug", "--corpus", f"http://me:secret@{root}", "--run-dir", tmp_path / "run"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "endofm", *map(str, words)], stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        assert process.stderr.readline() == f"waiting for http://{root}\n"
+        process.send_signal(signal.SIGINT)
+        said = process.communicate()[1].splitlines()
+    assert process.returncode == 75 and len(said) == 2 and not (tmp_path / "run").exists()
+    assert said[0].startswith("stopping instead of waiting") and said[1].startswith("stopped before the first step")
 
 
 def test_a_cache_too_small_is_refused(corpus: Path, tmp_path: Path, server: FileServer) -> None:

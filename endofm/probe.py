@@ -30,6 +30,7 @@ from endofm.data.stream import ShardReader
 from endofm.distributed import gather_rows
 
 NEIGHBOURS = 20
+"""At the most, as in DINO; a small corpus may allow fewer: see `enough_neighbours`."""
 TEMPERATURE = 0.07
 _TOGETHER = 1024  # clips whose similarities to all others are in memory at a time
 
@@ -45,13 +46,15 @@ class Probe:
     targets_N: Tensor  # int64, into `classes`
     groups_N: Tensor  # int64, equal for clips of one leak group
     left_out: tuple[str, ...]  # classes of a single leak group, whose clips nobody could vote for
+    neighbours: int  # that vote on each clip
 
     def __len__(self) -> int:
         return len(self.rows_N)
 
     def __str__(self) -> str:
         note = f"; left out, being of a single leak group: {', '.join(self.left_out)}" if self.left_out else ""
-        return f"neighbours vote on the {self.label} of {len(self):,} clips ({', '.join(self.classes)}){note}"
+        voters = f"{self.neighbours} nearest neighbours vote" if self.neighbours > 1 else "the nearest neighbour votes"
+        return f"{voters} on the {self.label} of {len(self):,} clips ({', '.join(self.classes)}){note}"
 
 
 @dataclass(frozen=True)
@@ -89,14 +92,17 @@ def load_probe(corpus: Path, label: str) -> Probe:
         )
     kept = [(row, *value) for row, value in zip(rows, values, strict=True) if value[0] in classes]
     groups = {group: number for number, group in enumerate(sorted({group for _, _, group in kept}))}
+    targets_N = torch.tensor([classes.index(value) for _, value, _ in kept])
+    groups_N = torch.tensor([groups[group] for _, _, group in kept])
     return Probe(
         clips=clips,
         label=label,
         classes=classes,
         rows_N=np.array([row for row, _, _ in kept], np.int64),
-        targets_N=torch.tensor([classes.index(value) for _, value, _ in kept]),
-        groups_N=torch.tensor([groups[group] for _, _, group in kept]),
+        targets_N=targets_N,
+        groups_N=groups_N,
         left_out=left_out,
+        neighbours=enough_neighbours(targets_N, groups_N),
     )
 
 
@@ -113,6 +119,19 @@ def _described(corpus: Corpus, label: str) -> dict[str, tuple[str, str]]:
         if len(values) == 1:
             found[row["key"]] = (values.pop(), row["leak_group"])
     return found
+
+
+def enough_neighbours(targets_N: Tensor, groups_N: Tensor) -> int:
+    """The `neighbours` for `knn`: 20, or as many clips of its own class in other leak groups as the worst-off clip has.
+
+    With more, clips of other classes would outvote that one however good the features are: where every clip that may
+    vote does, features count for nothing, and accuracy says how the corpus is made up. At least 1.
+    """
+    both_2N = torch.stack([targets_N, groups_N])
+    _, of_class_N, in_class = torch.unique(targets_N, return_inverse=True, return_counts=True)
+    _, of_both_N, in_both = torch.unique(both_2N, dim=1, return_inverse=True, return_counts=True)
+    fewest = int((in_class[of_class_N] - in_both[of_both_N]).min())
+    return min(NEIGHBOURS, max(1, fewest))
 
 
 def knn(
@@ -161,10 +180,15 @@ def ask(
     world: int = 1,
 ) -> dict[str, float]:
     """`knn` of what `encode` makes of the clips, the same on all processes, as entries of the metrics file:
-    `knn_accuracy` and `knn_balanced_accuracy`, shares from 0 to 1."""
+    `knn_accuracy` and `knn_balanced_accuracy`, shares from 0 to 1, and `knn_at_chance`, the balanced one of features
+    that know nothing."""
     features_ND = encode(backbone, probe, views, device=device, rank=rank, world=world)
-    accuracy = knn(features_ND, probe.targets_N, probe.groups_N)
-    return {"knn_accuracy": accuracy.plain, "knn_balanced_accuracy": accuracy.balanced}
+    accuracy = knn(features_ND, probe.targets_N, probe.groups_N, neighbours=probe.neighbours)
+    return {
+        "knn_accuracy": accuracy.plain,
+        "knn_balanced_accuracy": accuracy.balanced,
+        "knn_at_chance": 1 / len(probe.classes),
+    }
 
 
 def encode(

@@ -46,8 +46,9 @@ PANELS = (
     ),
     Panel(
         "Nearest neighbours with labels",
-        "Share of labelled clips whose nearest clips of other leak groups bear their label.",
-        ("knn_balanced_accuracy", "knn_accuracy"),
+        "Share of labelled clips whose nearest clips of other leak groups bear their label. Balanced: the mean of the "
+        "labels' own shares; that of features that know nothing is at chance.",
+        ("knn_balanced_accuracy", "knn_at_chance", "knn_accuracy"),
     ),
     Panel("Gradient", "Norm of all gradients before clipping. Gaps are skipped steps.", ("grad_norm",)),
     Panel("Centre", "Length of the centre that is subtracted from the teacher's output.", ("centre_norm",)),

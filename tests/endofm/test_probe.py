@@ -23,7 +23,7 @@ from endocorpus.errors import DataError, UsageError
 from endofm.data.views import ViewConfig
 from endofm.models import ModelConfig, create_backbone
 from endofm.pretrain import pretrain
-from endofm.probe import Accuracy, ask, encode, knn, load_probe, raw_pixels
+from endofm.probe import Accuracy, ask, encode, enough_neighbours, knn, load_probe, raw_pixels
 from tests.endofm.conftest import ClipSpec, MakeCorpus, commit, read_frame
 from tests.endofm.test_pretrain import TIMING, TINY, configure, metrics
 
@@ -89,6 +89,23 @@ def test_a_large_class_does_not_make_up_for_a_small_one() -> None:
     assert knn(at(*range(10)), targets_N, torch.arange(10), neighbours=9) == Accuracy(0.8, 0.5)
 
 
+def test_a_small_corpus_is_asked_so_that_good_features_are_right() -> None:
+    """Two classes of two lesions with four clips each: of twelve clips that may vote, eight are of the other class."""
+    targets_N, groups_N = torch.arange(16) // 8, torch.arange(16) // 4
+    features_ND = torch.eye(2)[targets_N] + 5  # all clips of a class alike, the classes not far from each other
+    assert knn(features_ND, targets_N, groups_N, neighbours=20) == Accuracy(0, 0), "the majority, whatever is seen"
+    assert enough_neighbours(targets_N, groups_N) == 4
+    assert knn(features_ND, targets_N, groups_N, neighbours=4) == Accuracy(1, 1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=150))
+def test_neighbours_are_as_many_as_the_worst_off_clip_has_of_its_class(clips: list[tuple[int, int]]) -> None:
+    mine = [sum(t == target and g != group for t, g in clips) for target, group in clips]
+    targets_N, groups_N = torch.tensor(clips).T
+    assert enough_neighbours(targets_N, groups_N) == min(20, max(1, min(mine)))
+
+
 def plain_knn(features: np.ndarray, targets: np.ndarray, groups: np.ndarray, k: int) -> float:
     """One clip after the other, as it is described."""
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
@@ -142,6 +159,7 @@ def test_labels_come_from_the_manifest(labelled: Path) -> None:
     assert [probe.clips.key(row) for row in probe.rows_N] == ["seen-1", "seen-2", "seen-4", "seen-5", "seen-6"]
     assert probe.targets_N.tolist() == [1, 0, 0, 1, 0]
     assert len(set(probe.groups_N.tolist())) == len(probe) == 5
+    assert probe.neighbours == 1, "of finding b there is one other clip"
 
 
 def test_a_clip_with_two_findings_has_none_that_could_be_asked_for(labelled: Path) -> None:
@@ -254,11 +272,12 @@ def test_a_run_asks_its_probe_and_learns_the_same_with_and_without(
     pretrain(config, [corpus], plain, console=Console(quiet=True))
     assert (probed / "backbone.safetensors").read_bytes() == (plain / "backbone.safetensors").read_bytes()
     rows, without = metrics(probed), metrics(plain)
-    found = ("knn_accuracy", "knn_balanced_accuracy")
+    found = ("knn_accuracy", "knn_balanced_accuracy", "knn_at_chance")
     assert [row["step"] for row in rows if found[0] in row] == [1, 3, 4]
     for row, other in zip(rows, without, strict=True):
         assert {key: row[key] for key in other.keys() - TIMING} == {key: other[key] for key in other.keys() - TIMING}
-    assert "every 2 steps, and after the last: neighbours vote on the finding of 5 clips (a, b)" in said.getvalue()
+    told = "every 2 steps, and after the last: the nearest neighbour votes on the finding of 5 clips (a, b)"
+    assert told in said.getvalue() and rows[-1]["knn_at_chance"] == 0.5
     # What was written down of the last step is what the weights that were left behind say.
     backbone = create_backbone(config.model)
     backbone.load_state_dict(load_file(probed / "backbone.safetensors"))

@@ -5,6 +5,7 @@ Both packages configure themselves through this module, so that a typing error i
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import tomllib
@@ -64,7 +65,7 @@ def load_settings(
     """
     where = str(path) if path else "configuration"
     table = _laid_over(kind, defaults, _read_with_base(kind, path, bases) if path else {})
-    _refuse_unknown(kind, table, where)
+    _refuse_unknown(kind, table, where, also=("base",) if bases else ())
     overrides = list(overrides)
     for override in sorted(overrides, key=_chooses_a_kind, reverse=True):
         above: dict[str, Any] = {}
@@ -78,10 +79,11 @@ def load_settings(
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(_where_it_stands(kind, first["loc"]))
-        to_blame = [f"--set {override}" for override in overrides if _touches(override, key)]
         got = "" if isinstance(first["input"], Mapping) else f" (got {first['input']!r})"
         said = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{to_blame[-1] if to_blame else where}: {key}: {said}{got}") from None
+        if first["type"] in {"list_type", "tuple_type"} and not isinstance(first["input"], Mapping):
+            said = f"expected a list such as {json.dumps([first['input']] * 2)}"
+        raise UsageError(f"{_to_blame(overrides, key, said) or where}: {key}: {said}{got}") from None
 
 
 def to_toml(settings: Settings) -> str:
@@ -94,6 +96,14 @@ def to_toml(settings: Settings) -> str:
         ]
         lines += [f"[{section}]", *values, ""]
     return "\n".join(lines)
+
+
+def _to_blame(overrides: Iterable[str], key: str, said: str) -> str | None:
+    """The override that made `key` wrong: it sets it or, where none does, a neighbour that the message names."""
+    section, given = key.rpartition(".")[0], {override.partition("=")[0].strip(): override for override in overrides}
+    direct = [override for override in given.values() if _touches(override, key)]
+    named = [override for name, override in given.items() if name in {f"{section}.{word}" for word in said.split()}]
+    return next((f"--set {override}" for override in reversed(direct or named)), None)
 
 
 def _touches(override: str, key: str) -> bool:
@@ -162,7 +172,7 @@ def _set(table: dict[str, Any], override: str) -> None:
     table[leaf] = value
 
 
-def _refuse_unknown(root: type[BaseModel], table: Mapping[str, Any], where: str) -> None:
+def _refuse_unknown(root: type[BaseModel], table: Mapping[str, Any], where: str, also: Iterable[str] = ()) -> None:
     for name, field in root.model_fields.items():
         members, given = _members(field.annotation), table.get(name)
         if members and isinstance(given, Mapping) and given.get("kind", _default_kind(field)) not in members:
@@ -170,7 +180,7 @@ def _refuse_unknown(root: type[BaseModel], table: Mapping[str, Any], where: str)
     known = _known_keys(root, table)
     for key in _keys(table):
         if key not in known:
-            raise UsageError(f"{where}: unknown key {key!r}{_hint(root, key, known)}")
+            raise UsageError(f"{where}: unknown key {key!r}{_hint(root, key, known | dict.fromkeys(also, ''))}")
 
 
 def _hint(root: type[BaseModel], key: str, known: Mapping[str, str]) -> str:
@@ -181,9 +191,15 @@ def _hint(root: type[BaseModel], key: str, known: Mapping[str, str]) -> str:
     others = [kind for kind, member in members.items() if leaf in member.model_fields]
     if others:
         return f"; it is a setting of {section}.kind = {' or '.join(repr(kind) for kind in others)}"
+    beside = [k for k in known if k.rpartition(".")[0] == (section if section in known else "")]
     near = [k for k in known if k.rpartition(".")[2] == leaf]
-    near = near or [k for k, told in known.items() if k.startswith(f"{section}.") and _mentions(told, leaf)]
-    return f"; did you mean {near[0]!r}?" if near else did_you_mean(key, sorted(known))
+    near = near or [k for k in beside if k.rpartition(".")[2].startswith(f"{leaf}_")]
+    near = near or [k for k in beside if section and _mentions(known[k], leaf.replace("_", " "))]
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    # All keys together are too many to read.
+    elsewhere = known.keys() - {section}
+    return did_you_mean(key, sorted(elsewhere if difflib.get_close_matches(key, elsewhere) else beside))
 
 
 def _mentions(description: str, word: str) -> bool:

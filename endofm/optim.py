@@ -103,7 +103,7 @@ class Schedule:
         if warmup >= total:
             raise UsageError(
                 f"optim.warmup = {self.config.warmup!r} is {warmup} steps: it must be shorter than the run of {total}; "
-                'set optim.warmup or run.length, or begin your file with base = "debug"'
+                'set a longer run.length, or a shorter optim.warmup; "0 steps" is none'
             )
 
     def lr(self, step: int) -> float:

@@ -31,6 +31,9 @@ def test_without_bases_there_is_no_key_for_one(tmp_path: Path) -> None:
     ("override", "told"),
     [
         ("segment.clip_secnds=4", "unknown key 'segment.clip_secnds'; did you mean 'segment.clip_seconds'?"),
+        ("segment.clip=4", "unknown key 'segment.clip'; did you mean 'segment.clip_seconds'?"),
+        ("segment.zzzzzzzzzz=4", "unknown key 'segment.zzzzzzzzzz'; there is: segment."),
+        ("zzzzz=4", "unknown key 'zzzzz'; there is: encode, "),
         ("segmnt.policy='endofm150'", "unknown key 'segmnt'; did you mean 'segment'?"),
         ("clip_seconds=4", "unknown key 'clip_seconds'; did you mean 'segment.clip_seconds'?"),
         ("encode.clip_seconds=4", "unknown key 'encode.clip_seconds'; did you mean 'segment.clip_seconds'?"),
@@ -66,6 +69,7 @@ def test_a_wrong_value_is_blamed_on_whoever_gave_it(tmp_path: Path) -> None:
         "0 < min_seconds <= clip_seconds <= 3600 must hold"
     )
     assert told("encode=3").startswith("--set encode=3: encode: ")
+    assert told("encode.cut=3") == "--set encode.cut=3: encode.cut: expected a list such as [3, 3] (got 3)"
     path.write_text("[encode]\ncrf = 99\n")
     assert told("segment.clip_seconds=4").startswith(f"{path}: encode.crf: ")
 

@@ -58,12 +58,20 @@ def test_a_base_is_named_in_the_file_and_shipped(tmp_path: Path) -> None:
             load_config(path)
     with pytest.raises(UsageError, match="unknown key 'base'"):
         load_config("endofm", ["base=debug"])
+    path.write_text('bsae = "debug"\n')
+    with pytest.raises(UsageError, match=r"mine\.toml: unknown key 'bsae'; did you mean 'base'\?"):
+        load_config(path)
 
 
 @pytest.mark.parametrize(
     ("override", "said"),
     [
         ("run.batchsize=3", "did you mean 'run.batch_size'"),
+        ("optim.lr=1e-3", "did you mean 'optim.lr_per_256_clips'"),
+        ("run.batch=3", "did you mean 'run.batch_size'"),
+        ("model.patch_size=15", "--set model.patch_size=15: model.image_size: not a multiple"),
+        ("model.embed_dim=100", "--set model.embed_dim=100: model.num_heads: .*cannot be shared by 12 heads"),
+        ("views.global_frames=8", r"views.global_frames: expected a list such as \[8, 8\] \(got 8\)"),
         ("run.steps=10", "did you mean 'run.length'"),
         ("run.epochs=10", "did you mean 'run.length'"),
         ("run.batch_size=0", "run.batch_size"),

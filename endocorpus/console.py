@@ -43,12 +43,9 @@ class Commands(click.Group):
         try:
             _refuse_other_encodings()
             return super().invoke(ctx)
-        except UsageError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(2)
-        except DataError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(1)
+        except (UsageError, DataError) as error:
+            self.tell(error)
+            sys.exit(2 if isinstance(error, UsageError) else 1)
         except OSError as error:
             if error.errno not in _OF_THE_MACHINE:
                 raise
@@ -58,6 +55,10 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo(self.interrupted, err=True)
             sys.exit(130)
+
+    def tell(self, error: DataError | UsageError) -> None:
+        """Say what went wrong."""
+        click.echo(f"error: {error}", err=True)
 
 
 def _refuse_other_encodings() -> None:

@@ -18,14 +18,17 @@ from pathlib import Path
 import av
 import torch
 
+from endocorpus.errors import UsageError
 from endofm.config import PretrainConfig
 from endofm.data.batches import load_batch
 from endofm.data.clips import ClipSet, load_clips
 from endofm.data.loader import make_loader
 from endofm.data.places import shard_cache
 from endofm.data.sampler import ClipSampler
+from endofm.data.settings import decided
 from endofm.data.stream import ShardReader
 
+_LONGEST_STEP = 60  # seconds, which are slept for again and again
 _WARM_UP = 2  # steps that are not counted: files that are read for the first time, memory that is touched for the first
 
 
@@ -78,7 +81,12 @@ def time_loader(
     Raises:
         UsageError, DataError: as pre-training on these corpora would.
     """
+    if step_seconds is not None and not 0 <= step_seconds <= _LONGEST_STEP:
+        raise UsageError(f"--step-seconds {step_seconds:g}: expected 0 to {_LONGEST_STEP} seconds")
+    if step_seconds is not None and workers == 0:
+        raise UsageError("--step-seconds tells the wait for decoding processes, and --workers 0 has none; drop one")
     clips = load_clips(corpora, data=config.data)
+    config = config.model_copy(update={"data": decided(config.data, is_remote=clips.is_remote)})
     milliseconds, megabytes = _alone(clips, config, steps)
     speed = LoaderSpeed(hardware(), len(clips), 1e3 / milliseconds, milliseconds, megabytes, workers)
     if workers == 0:

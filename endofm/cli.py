@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import click
 
 from endocorpus import __version__
 from endocorpus.console import Commands, echo_json
-from endocorpus.errors import UsageError
+from endocorpus.errors import DataError, UsageError
 from endofm.cli_bench import bench
+from endofm.cli_options import LocalFolder, config_option, corpus_option, set_option
 from endofm.cli_weights import weights
-
-
-def _place(value: str) -> str | Path:
-    """A folder, or an address. Neither is looked at before it is needed."""
-    return value if "://" in value else Path(value)
-
-
-corpus_option = click.option(
-    "--corpus",
-    "corpora",
-    type=_place,
-    metavar="FOLDER|ADDRESS",
-    multiple=True,
-    required=True,
-    help="Folder of a corpus, or its address (https://..., s3://...); may be given several times.",
-)
-config_option = click.option(
-    "--config",
-    "config_name",
-    default="endofm",
-    show_default=True,
-    help="A recipe by its name (endofm, debug, others in docs/recipes.md) or a TOML file, which says what differs from "
-    """endofm, or from debug if its first line is base = "debug".""",
-)
-set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Such as run.batch_size=8.")
 
 
 class _Commands(Commands):
     interrupted = "interrupted; the same command goes on from the last checkpoint, if there is one"
+
+    def tell(self, error: DataError | UsageError) -> None:
+        """What is wrong with the command is wrong for all processes of a machine: the first one says so."""
+        if isinstance(error, DataError) or os.environ.get("LOCAL_RANK", "0") == "0":
+            super().tell(error)
+        else:
+            time.sleep(2)  # torchrun ends the others once one has ended, and the first may not have spoken yet
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,7 +72,7 @@ def preview(
 )
 @click.option(
     "--probe",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=LocalFolder(),
     help="Folder of a labelled corpus: every probe.every steps the nearest neighbours of each of its clips vote on its "
     "label, which is probe.label.",
 )
@@ -129,10 +114,10 @@ def pretrain(
 
 @main.command()
 @click.argument("run_dir", metavar="RUN", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: RUN/report.html.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="OUT.html", help="Default: RUN/report.html.")
 @click.option(
     "--corpus",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=LocalFolder(),
     help="Show some of its clips beside those that the run's features find nearest.",
 )
 def report(run_dir: Path, out: Path | None, corpus: Path | None) -> None:

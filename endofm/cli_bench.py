@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from endocorpus.console import echo_json, echo_table, json_option
+from endofm.cli_options import config_option, corpus_option, set_option
 
 
 @click.group()
@@ -16,22 +17,15 @@ def bench() -> None:
 
 
 @bench.command()
-@click.option(
-    "--corpus",
-    "corpora",
-    type=click.Path(file_okay=False, path_type=Path),
-    multiple=True,
-    required=True,
-    help="Folder of a corpus; may be given several times.",
-)
-@click.option("--config", "config_name", default="endofm", show_default=True, help="A recipe or a TOML file.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Such as run.batch_size=8.")
+@corpus_option
+@config_option
+@set_option
 @click.option("--workers", type=click.IntRange(0), default=1, show_default=True, help="Decoding processes.")
 @click.option("--steps", type=click.IntRange(1), default=10, show_default=True, help="Batches of each kind.")
-@click.option("--step-seconds", type=click.FloatRange(0), help="Tell the wait for data if a step takes so long.")
+@click.option("--step-seconds", type=float, help="Tell the wait for data if a step takes so long.")
 @json_option
 def loader(
-    corpora: tuple[Path, ...],
+    corpora: tuple[Path | str, ...],
     config_name: str,
     overrides: tuple[str, ...],
     workers: int,

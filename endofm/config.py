@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from endocorpus.errors import UsageError
 from endocorpus.settings import Settings, load_settings
@@ -46,6 +46,13 @@ UNCOMPARED = frozenset(
 """Keys that a resumed run may change: where and how often, never what is computed."""
 
 
+def _project(name: str) -> str:
+    """The rule of the package wandb for names of projects, which it would tell in the middle of a traceback."""
+    if len(name) > 128 or set(name) & set("/\\#?%:"):
+        raise ValueError("a project in Weights & Biases has at most 128 characters, and none of / \\ # ? % :")
+    return name
+
+
 class RunConfig(Settings):
     """How long, how much at a time, where, and how often to write."""
 
@@ -82,7 +89,9 @@ class RunConfig(Settings):
     )
     health_every: int = Field(default=50, ge=1, description="Steps between measures of what the features span.")
     tensorboard: bool = Field(default=False, description="Write curves for TensorBoard as well; needs the package.")
-    wandb: str = Field(default="", description="Project in Weights & Biases to send curves to; needs the package.")
+    wandb: Annotated[str, AfterValidator(_project)] = Field(
+        default="", description="Project in Weights & Biases to send curves to; needs the package."
+    )
     skipped_steps: int = Field(
         default=3, ge=0, description="Steps in a row that may be skipped because a number was not finite."
     )

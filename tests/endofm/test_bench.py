@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from endofm.cli import main
 from endofm.data.clips import load_clips
 from endofm.data.loader import make_loader
+from tests.endofm.servers import serve
 from tests.endofm.test_pretrain import configure
 
 SMALL = ("--config", "debug", "--set", "run.batch_size=2", "--steps", "2")
@@ -46,3 +47,23 @@ def test_told_as_a_table(corpus: Path) -> None:
     done = CliRunner().invoke(main, ["bench", "loader", "--corpus", str(corpus), *SMALL, "--workers", "0"])
     assert done.exit_code == 0
     assert "samples per second and core" in done.stdout and "MB" in done.stdout and "processes" not in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--step-seconds", "inf"], ["--step-seconds", "nan"], ["--step-seconds", "-1"]])
+def test_a_step_takes_a_time_that_can_be_slept_for(corpus: Path, arguments: list[str]) -> None:
+    done = CliRunner().invoke(main, ["bench", "loader", "--corpus", str(corpus), *SMALL, *arguments])
+    assert done.exit_code == 2 and "expected 0 to 60 seconds" in done.output
+
+
+def test_without_processes_nothing_is_waited_for(corpus: Path) -> None:
+    options = [*SMALL, "--workers", "0", "--step-seconds", "1"]
+    done = CliRunner().invoke(main, ["bench", "loader", "--corpus", str(corpus), *options])
+    assert done.exit_code == 2 and "--workers 0 has none" in done.output
+
+
+def test_a_corpus_on_a_server(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENDOFM_CACHE", str(tmp_path))
+    with serve(corpus.parent) as server:
+        options = ["--corpus", f"{server.url}/tiny", *SMALL, "--workers", "0", "--json"]
+        done = CliRunner().invoke(main, ["bench", "loader", *options])
+    assert done.exit_code == 0 and json.loads(done.stdout)["clips"] == 7, done.output

@@ -72,6 +72,7 @@ def test_a_base_is_named_in_the_file_and_shipped(tmp_path: Path) -> None:
         ("model.patch_size=15", "--set model.patch_size=15: model.image_size: not a multiple"),
         ("model.embed_dim=100", "--set model.embed_dim=100: model.num_heads: .*cannot be shared by 12 heads"),
         ("views.global_frames=8", r"views.global_frames: expected a list such as \[8, 8\] \(got 8\)"),
+        ("run.wandb=a b/c", "run.wandb: a project in Weights & Biases has .* none of /"),
         ("run.steps=10", "did you mean 'run.length'"),
         ("run.epochs=10", "did you mean 'run.length'"),
         ("run.batch_size=0", "run.batch_size"),

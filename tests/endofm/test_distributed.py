@@ -251,3 +251,15 @@ def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
     with join_world("auto") as world:
         assert world.device.type == "cpu"
+
+
+def test_what_is_wrong_with_the_command_is_told_once(corpus: Path, tmp_path: Path) -> None:
+    """Three processes cannot share a batch of four."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3", "-m", "endofm", "pretrain"]
+    options = ["--config", "debug", "--corpus", str(corpus), "--run-dir", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, *launcher, *options], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode != 0 and done.stderr.count("exitcode  : 2") == 1, done.stderr
+    assert done.stderr.count("error: run.batch_size = 4 cannot be shared equally by 3 processes") == 1
+    assert not (tmp_path / "run").exists()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 640, 200  # units of a drawing, which scales with the page
-_LEFT, _RIGHT, _TOP, _BASE = 62.0, 632.0, 14.0, 176.0
+FRAME = _LEFT, _RIGHT, _TOP, _BASE = 88, 632, 14, 176  # left of it are labels of up to eleven characters
 _BUCKETS = 260  # points of a curve; more steps than that are drawn as their mean, within their range
 
 Row = Mapping[str, float | None]

@@ -15,7 +15,7 @@ import jinja2
 from endocorpus.corpus.files import atomic_file
 from endocorpus.errors import DataError, UsageError
 from endofm.health import Alarms
-from endofm.report.curves import HEIGHT, WIDTH, Row, charts
+from endofm.report.curves import FRAME, HEIGHT, WIDTH, Row, charts
 
 if TYPE_CHECKING:
     from endofm.report.neighbours import Picture
@@ -49,10 +49,12 @@ def write_report(run_dir: Path, out: Path | None = None, *, corpus: Path | None 
         corpus: whose clips are shown beside those that the run's features find nearest; none if None.
 
     Raises:
-        UsageError: there is no such run.
+        UsageError: there is no such run, or `out` is not the name of a page.
         DataError: its files cannot be read, or the page cannot be written.
     """
     out = out or run_dir / "report.html"
+    if out.suffix.lower() != ".html" or (out.exists() and not out.is_file()):
+        raise UsageError(f"{out}: the page is a plain file whose name ends in .html; name another --out")
     page = render(run_dir, corpus).encode("utf-8")
     try:
         with atomic_file(out) as file:
@@ -83,6 +85,7 @@ def render(run_dir: Path, corpus: Path | None = None) -> str:
         charts=charts(rows),
         neighbours=pictures,
         size=(WIDTH, HEIGHT),
+        frame=FRAME,
         config=config.read_text(encoding="utf-8") if config.exists() else "",
         style=(files / "run.css").read_text(encoding="utf-8"),
     )
@@ -106,14 +109,23 @@ def read_rows(path: Path) -> list[Row]:
         if number == len(lines) and not line.endswith("\n"):
             break
         try:
-            row: dict[str, Any] = json.loads(line)
-            rows.append({key: value for key, value in row.items() if value is None or math.isfinite(value)})
-            int(row["step"])
-        except (ValueError, TypeError, KeyError, AttributeError):
+            rows.append(_row(json.loads(line)))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             raise DataError(f"{path}: line {number} is no row of a run") from None
     if not rows:
         raise UsageError(f"{path.parent}: the run has not done a step yet")
     return rows
+
+
+def _row(said: Mapping[str, Any]) -> Row:
+    """A row with null for what is not finite; something else is one of the errors that `read_rows` knows."""
+    row = {str(key): value if value is not None and math.isfinite(value) else None for key, value in said.items()}
+    known = {"step", "loss", "grad_norm"} | (
+        {"loss_at_chance"} if row.get("teacher_information") is not None else set()
+    )
+    if not isinstance(row["step"], int) or not known <= row.keys():
+        raise TypeError
+    return row
 
 
 def facts(rows: Sequence[Row], run_dir: Path) -> Facts:
@@ -135,5 +147,7 @@ def facts(rows: Sequence[Row], run_dir: Path) -> Facts:
 
 
 def plain(value: float) -> str:
-    """A value to four digits: ``5.0`` as ``5``, ``0.000123456`` as ``0.0001235``, ``12345.6`` as ``12,346``."""
-    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+    """A value to four digits: ``5.0`` as ``5``, ``0.000123456`` as ``0.0001235``, ``12345.6`` as ``12,346``.
+
+    At most eleven characters, for which the drawings have room."""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import re
 import shutil
 from pathlib import Path
@@ -22,7 +23,7 @@ from endofm.pretrain import pretrain
 from endofm.report import write_report
 from endofm.report.curves import charts
 from endofm.report.neighbours import neighbours
-from endofm.report.page import read_rows
+from endofm.report.page import plain, read_rows
 from tests.endofm.test_pretrain import configure
 
 HEALTHY = {"loss": 5.0, "loss_at_chance": 6.2, "grad_norm": 1.0, "teacher_information": 0.3, "lr": 1e-3}
@@ -47,7 +48,7 @@ def test_a_curve_keeps_order_and_stays_in_its_frame(values: list[float], start: 
     assert (chart.first_step, chart.last_step) == (start, start + len(values) - 1)
     assert (chart.low, chart.high) == (min(values), max(values))
     drawn = points(chart.lines[0].path)
-    assert all(62 <= x <= 632 and 14 <= y <= 176 for x, y in drawn + points(chart.lines[0].band))
+    assert all(88 <= x <= 632 and 14 <= y <= 176 for x, y in drawn + points(chart.lines[0].band))
     assert [x for x, _ in drawn] == sorted(x for x, _ in drawn)
     if len(values) <= 260 and chart.high - chart.low > 1e-6:
         assert len(drawn) == len(values)
@@ -107,8 +108,12 @@ def test_a_row_that_is_being_written_is_left_for_later(tmp_path: Path) -> None:
         (None, UsageError, "is no run: there is no metrics.jsonl"),
         (b"", UsageError, "has not done a step yet"),
         (b'{"loss": 1}\n{"step": 1}\n', DataError, "line 1 is no row"),
-        (b'{"step": 0, "loss": 1}\n[]\n', DataError, "line 2 is no row"),
-        (b'{"step": 0}\nhello\n', DataError, "line 2 is no row"),
+        (b'{"step": 0, "loss": 1, "grad_norm": 1}\n[]\n', DataError, "line 2 is no row"),
+        (b'{"step": 0, "loss": 1, "grad_norm": 1}\nhello\n', DataError, "line 2 is no row"),
+        (b'{"step": 0}\n', DataError, "line 1 is no row"),
+        (b'{"step": 1e400, "loss": 1, "grad_norm": 1}\n', DataError, "line 1 is no row"),
+        (b'{"step": 0, "loss": 1, "grad_norm": 1' + b"0" * 400 + b"}\n", DataError, "line 1 is no row"),
+        (b'{"step": 0, "loss": 1, "grad_norm": 1, "teacher_information": 1}\n', DataError, "line 1 is no row"),
         (b"\xff\xfe\n", DataError, "cannot be read"),
     ],
 )
@@ -126,6 +131,43 @@ def test_infinity_is_not_drawn(tmp_path: Path) -> None:
     )
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert all(value is None or math.isfinite(value) for row in rows for value in row.values())
+
+
+def test_a_single_value_is_told_and_not_drawn(tmp_path: Path) -> None:
+    rows = [{"step": step, **HEALTHY, **({"feature_rank": 12.5} if step == 1 else {})} for step in range(3)]
+    page = write_report(write_rows(tmp_path / "run", rows)).read_text()
+    figure = next(part for part in page.split("<figure>") if "Directions in use" in part)
+    assert "12.5" in figure and "One value so far, at step 1." in figure and "<svg" not in figure
+    assert "<svg" in next(part for part in page.split("<figure>") if "<strong>Loss" in part)
+
+
+def test_chance_is_drawn_beside_the_probe() -> None:
+    rows = [{"step": step, "knn_balanced_accuracy": 0.4, "knn_at_chance": 0.25} for step in range(2)]
+    (chart,) = charts(rows)
+    assert [line.key for line in chart.lines] == ["knn_balanced_accuracy", "knn_at_chance"] and chart.low == 0.25
+
+
+@given(st.floats(-1e300, 1e300))
+def test_labels_have_room(value: float) -> None:
+    assert len(plain(value)) <= 11 and float(plain(value).replace(",", "")) == pytest.approx(value, rel=1e-3)
+
+
+def test_the_page_takes_no_other_file_s_place(tmp_path: Path) -> None:
+    run_dir = write_rows(tmp_path / "run", [{"step": 0, **HEALTHY}])
+    before = (run_dir / "metrics.jsonl").read_bytes()
+    os.mkfifo(tmp_path / "pipe.html")
+    (tmp_path / "folder.html").mkdir()
+    for out in (run_dir / "metrics.jsonl", Path("/dev/full"), tmp_path / "pipe.html", tmp_path / "folder.html"):
+        done = CliRunner().invoke(main, ["report", str(run_dir), "--out", str(out)])
+        assert done.exit_code == 2 and "ends in .html" in done.output
+    assert (run_dir / "metrics.jsonl").read_bytes() == before and (tmp_path / "pipe.html").is_fifo()
+
+
+def test_an_address_is_no_folder(tmp_path: Path) -> None:
+    run_dir = write_rows(tmp_path / "run", [{"step": 0, **HEALTHY}])
+    for command in (["report", str(run_dir), "--corpus"], ["pretrain", "--corpus", str(tmp_path), "--probe"]):
+        done = CliRunner().invoke(main, [*command, "https://example.org/corpus"])
+        assert done.exit_code == 2 and "error: https://example.org/corpus: is an address" in done.output
 
 
 def test_neighbours_are_of_other_leak_groups(corpus: Path, tmp_path: Path) -> None:

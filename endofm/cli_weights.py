@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,8 @@ def _echo(found: Description) -> None:
         "networks": ", ".join(name or "one, by bare names" for name in found.networks),
         "backbone": _shape(found) if found.model else None,
         "head": "yes" if found.head else None,
+        "comes from": _origin(found.provenance.get("source")),
+        "began with": _origin(found.provenance.get("weights")),
         "changes": "; ".join(found.provenance.get("changes", ())),
         "trained": ", ".join(f"{key} {value}" for key, value in found.trained.items() if key != "arguments"),
         "arguments": ", ".join(f"{key} {value}" for key, value in sorted(arguments.items())),
@@ -78,12 +81,23 @@ def _echo(found: Description) -> None:
     echo_table(found.file, ("", ""), [(key, value) for key, value in shown.items() if value])
 
 
+def _origin(said: object) -> str:
+    """What a file of ours says of the file that its weights, or those it began with, were taken from."""
+    if not isinstance(said, Mapping):
+        return ""
+    words = {**said, **(said["source"] if isinstance(said.get("source"), Mapping) else {})}
+    parts = [str(words[key]) for key in ("file", "structure", "which", "format", "sha256") if words.get(key)]
+    return ", ".join(part for part in parts if part.isprintable())
+
+
 def _shape(found: Description) -> str:
     assert found.model is not None
     source = found.provenance.get("source")
     dtype = f", stored as {source['dtype']}" if isinstance(source, dict) and "dtype" in source else ""
+    kind, width = found.model["adapters"], found.model["adapter_width"]
+    adapters = f", adapters {kind} of width {width}" if kind != "none" else ""
     return (
         f"{found.parameters:,} parameters; width {found.model['embed_dim']}, {found.model['depth']} blocks, "
         f"patches of {found.model['patch_size']}, images of {found.model['image_size']}, "
-        f"{found.model['num_frames']} frames{dtype}"
+        f"{found.model['num_frames']} frames{adapters}{dtype}"
     )

@@ -134,7 +134,7 @@ def inspect_weights(path: Path, *, which: w.Which = "teacher") -> Description:
 
 
 def convert_weights(source: Path, out: Path, *, which: w.Which = "teacher", num_frames: int | None = None) -> bool:
-    """Write the backbone of `source` as safetensors with its shape and provenance.
+    """Write the backbone of `source` as safetensors with its shape, its provenance and how it was trained.
 
     The same weights give the same bytes, also when what was converted is converted again.
 
@@ -147,10 +147,14 @@ def convert_weights(source: Path, out: Path, *, which: w.Which = "teacher", num_
     """
     if out.suffix != ".safetensors":
         raise UsageError(f"{out}: the name of the converted file must end in .safetensors")
-    weights = w.read_backbone(source, which=which, num_frames=num_frames)
+    file = read_file(source)
+    weights = w.extract(file, which=which, num_frames=num_frames)
+    provenance, (trained, _) = dict(weights.provenance), _trained(file)
+    if trained and isinstance(provenance.get("source"), Mapping):
+        provenance["source"] = {**provenance["source"], "trained": trained}
     fresh = out.with_name(f".{out.stem}.new.safetensors")
     try:
-        export_backbone(fresh, weights.config, weights.backbone, weights.provenance)
+        export_backbone(fresh, weights.config, weights.backbone, provenance)
         if not out.exists():
             fresh.replace(out)
             return True
@@ -175,12 +179,15 @@ def _same_bytes(left: Path, right: Path) -> bool:
 
 def _trained(file: WeightFile) -> tuple[dict[str, Any], int]:
     """How far, and with which arguments; and how many arguments are withheld."""
+    source = file.about.get("source")
+    earlier = source.get("trained") if isinstance(source, Mapping) else None  # what `convert_weights` has written
+    facts = earlier if isinstance(earlier, Mapping) else file.content
     said: dict[str, Any] = {
-        key: value for key in ("epoch", "step", "steps", "best_f1") if _is_number(value := file.content.get(key))
+        key: value for key in ("epoch", "step", "steps", "best_f1") if _is_number(value := facts.get(key))
     }
     if _is_number(steps := file.about.get("steps")):
         said["steps"] = steps
-    arguments = file.content.get("args")
+    arguments = facts.get("arguments" if facts is earlier else "args")
     values = arguments.values if isinstance(arguments, Arguments) else arguments
     if not isinstance(values, Mapping):
         return said, 0
@@ -189,7 +196,7 @@ def _trained(file: WeightFile) -> tuple[dict[str, Any], int]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)
+    return isinstance(value, int | float) and abs(value) < 1e18
 
 
 def _is_harmless(key: object, value: object) -> bool:

@@ -106,6 +106,8 @@ def _begin(path: Path) -> tuple[int, bytes]:
         inside = path / "backbone.safetensors"
         hint = f"; did you mean {inside}?" if inside.exists() else ", and not a file of weights"
         raise DataError(f"{path}: is a folder{hint}")
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: is a pipe or a device, and not a file of weights")
     with path.open("rb") as file:
         head = file.read(512)
     if not head:

@@ -39,6 +39,7 @@ _DEPTH = 4  # of dictionaries in dictionaries
 _ANCHORS = ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight")
 _CLASSIFIERS = ("head.", "fc.", "linear.")
 _MARKS = ("teacher", "student")
+_OURS, _BARE = "backbone of endofm", "video transformer by its tensors' names"  # structures that no one else publishes
 
 _RELATIVES = (  # a part of a name, and whose it is
     ("segmentation_head", "the segmentation network of Endo-FM (CVC), which cannot be taken apart"),
@@ -126,14 +127,20 @@ def extract(file: WeightFile, *, which: Which = "teacher", num_frames: int | Non
     left_out = sorted(name for name in found if name.startswith(_CLASSIFIERS))
     found = {name: tensor for name, tensor in found.items() if name not in left_out}
     changes = list(_strings(file.about.get("changes")))
-    if not any("temporal" in name or name == "time_embed" for name in found):
+    if not _knows_of_time(found):
         found = _inflated(found, num_frames or ModelConfig().num_frames)
         changes.append(
             "weights of images: attention along time is a copy of that in space and has no effect until it is trained, "
             "since temporal_fc and time_embed are zero"
         )
-    config = _config_of(file, found)
+    stated, structure = _stated(file), structure_of(file, prefix, tensors)
+    config = _config_of(file, found, stated)
     _refuse_misfit(file.path, config, found, tensors)
+    if stated is None and structure in {_BARE, _OURS}:
+        changes.append(
+            f"the file does not say how many heads of attention there are: {config.num_heads} of {_HEAD_WIDTH} are "
+            "assumed, as all published networks have; with another number it is another network"
+        )
     dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in found.values()})
     backbone = _materialised(file, found)
     if num_frames and num_frames != config.num_frames:
@@ -141,7 +148,7 @@ def extract(file: WeightFile, *, which: Which = "teacher", num_frames: int | Non
         table_1TD = backbone["time_embed"]
         backbone["time_embed"] = interpolate(table_1TD.mT, size=num_frames, mode="nearest").mT.contiguous()
         config = config.model_copy(update={"num_frames": num_frames})
-    source = {"structure": structure_of(file, prefix, tensors), "dtype": ", ".join(dtypes), "left_out": left_out}
+    source = {"structure": structure, "dtype": ", ".join(dtypes), "left_out": left_out}
     return Weights(config, backbone, _head(file, tensors, prefix), _provenance(file, prefix, source, changes))
 
 
@@ -198,6 +205,10 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
+def _knows_of_time(names: Iterable[str]) -> bool:
+    return any("temporal" in name or name == "time_embed" for name in names)
+
+
 def _inflated(found: Mapping[str, Tensor], num_frames: int) -> dict[str, Tensor]:
     """An image transformer as a video transformer, as Endo-FM does it (`models/helpers.py` of its code).
 
@@ -216,11 +227,16 @@ def _inflated(found: Mapping[str, Tensor], num_frames: int) -> dict[str, Tensor]
     return video
 
 
-def _config_of(file: WeightFile, found: Mapping[str, Tensor]) -> ModelConfig:
-    """The shape that the file states, or else the one that its tensors have."""
+def _stated(file: WeightFile) -> Any:
+    """The shape that a file of ours states; None for others."""
     stated = file.content["config"].get("model") if is_run(file) else file.about.get("model")
     if isinstance(stated, dict):  # where a run's weights came from is no part of their shape
-        stated = {key: value for key, value in stated.items() if key != "weights"}
+        return {key: value for key, value in stated.items() if key != "weights"}
+    return stated
+
+
+def _config_of(file: WeightFile, found: Mapping[str, Tensor], stated: Any) -> ModelConfig:
+    """The shape that the file states, or else the one that its tensors have."""
     try:
         config = ModelConfig.model_validate(_shape_of(file.path, found) if stated is None else stated)
     except ValidationError as error:
@@ -357,19 +373,20 @@ def _strings(value: object) -> list[str]:
 
 def structure_of(file: WeightFile, prefix: str, tensors: Mapping[str, Tensor]) -> str:
     """Which of the published structures a file has, in words."""
-    times = tensors.get(f"{prefix}time_embed")
     if file.about:
-        return "backbone of endofm"
+        return _OURS
     if is_run(file):
         return "training checkpoint of endofm"
-    if times is None:
+    if not _knows_of_time(_below(tensors, prefix)):
         return "image transformer, as DINO publishes it"
     if mark_of(prefix):
-        return f"training checkpoint, as {'EndoFM-LV' if times.shape[1:2] == (32,) else 'Endo-FM'} publishes it"
+        times = tensors.get(f"{prefix}time_embed")
+        is_long = times is not None and times.shape[1:2] == (32,)
+        return f"training checkpoint, as {'EndoFM-LV' if is_long else 'Endo-FM'} publishes it"
     if prefix == "backbone.":
         return "backbone and head, as SVT publishes them"
     if prefix.startswith("model_state."):
         return "TimeSformer"
     if prefix.startswith("backbone_state_dict."):
         return "backbone and classifier, as Endo-FM fine-tunes them on PolypDiag"
-    return "video transformer by its tensors' names"
+    return _BARE

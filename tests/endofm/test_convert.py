@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import endofm.convert
+from endofm.checkpoint import export_backbone
 from endofm.cli import main
 from endofm.convert import convert_weights, inspect_weights
-from endofm.models import load_backbone
+from endofm.models import ModelConfig, create_backbone, load_backbone
 from tests.endofm import published as p
 
 
@@ -104,6 +106,49 @@ def test_the_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "1.safetensors", "2.safetensors", "3.safetensors", "endo_fm.pth",
     ]  # fmt: skip
+
+
+def test_what_was_converted_still_says_where_it_comes_from_and_how_it_was_trained(tmp_path: Path) -> None:
+    source, out, again = (
+        p.save(tmp_path / "endo_fm.pth", p.endo_fm()),
+        tmp_path / "1.safetensors",
+        tmp_path / "2.safetensors",
+    )
+    convert_weights(source, out)
+    convert_weights(out, again)
+    before, after = inspect_weights(source), inspect_weights(again)
+    assert after.trained == before.trained and after.trained["arguments"]["lr"] == 0.0005
+    told = " ".join(run("inspect", again).output.split())
+    assert f"comes from {before.structure}, teacher, torch, {before.sha256}" in told and "epoch 30" in told
+    assert not [secret for secret in p.SECRETS if secret in told]
+
+
+def test_a_stranger_s_account_of_the_training_is_sifted_again(tmp_path: Path) -> None:
+    trained = {"epoch": 1e300, "arguments": {"arch": "/home/jane", "seed": 3, "jane": 1}}
+    path, config = tmp_path / "x.safetensors", ModelConfig(embed_dim=16, depth=1, num_heads=2)
+    export_backbone(path, config, create_backbone(config).state_dict(), {"source": {"trained": trained}})
+    found = inspect_weights(path)
+    assert found.trained == {"arguments": {"seed": 3}} and found.arguments_withheld == 2
+
+
+def test_adapters_are_told(tmp_path: Path) -> None:
+    config = ModelConfig(embed_dim=16, depth=1, num_heads=2, adapters="st24", adapter_width=8)
+    export_backbone(tmp_path / "x.safetensors", config, create_backbone(config).state_dict(), {"steps": 1})
+    assert "adapters st24 of width 8" in run("inspect", tmp_path / "x.safetensors").output
+
+
+def test_a_video_transformer_that_lacks_some_tensors_is_still_one(tmp_path: Path) -> None:
+    content = p.timesformer()
+    for name in ("time_embed", "cls_token", "norm.bias", "norm.weight"):
+        del content["model_state"][f"model.{name}"]
+    found = inspect_weights(p.save(tmp_path / "x.pyth", content))
+    assert found.structure == "TimeSformer" and found.why_not is not None and "243 of the 247" in found.why_not
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    done = run("inspect", tmp_path / "pipe")
+    assert done.exit_code == 1 and "is a pipe or a device" in done.output
 
 
 def test_frames_are_resized_on_request_and_noted_for_ever(tmp_path: Path) -> None:

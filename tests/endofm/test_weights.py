@@ -43,6 +43,7 @@ def assert_holds(backbone: VideoTransformer, expected: p.State) -> None:
     assert all(torch.equal(state[name], tensor) for name, tensor in expected.items())
 
 
+@pytest.mark.filterwarnings("ignore:.*how many heads of attention")
 @pytest.mark.parametrize("kind", p.PUBLISHED)
 @pytest.mark.parametrize("zipped", [True, False])
 def test_every_published_structure_loads_whole(tmp_path: Path, kind: str, zipped: bool) -> None:
@@ -55,6 +56,16 @@ def test_every_published_structure_loads_whole(tmp_path: Path, kind: str, zipped
     assert backbone.config == NARROW.model_copy(update={"num_frames": num_frames}) and not backbone.training
     source = read_backbone(path).provenance["source"]
     assert source["structure"] == structure and source["format"] == ("torch" if zipped else "torch before 1.6")
+
+
+@pytest.mark.parametrize("about", [None, {"model": None}, {"steps": 3}])
+def test_heads_that_a_file_does_not_tell_are_not_made_up_in_silence(tmp_path: Path, about: object) -> None:
+    """A toy of width 64 with two heads; with one, as is assumed, it computes something else."""
+    config = ModelConfig(embed_dim=64, depth=1, num_heads=2, image_size=32)
+    metadata = None if about is None else {"endofm": json.dumps(about)}
+    save_file(create_backbone(config).state_dict(), tmp_path / "x.safetensors", metadata)
+    with pytest.warns(UserWarning, match="does not say how many heads of attention there are: 1 of 64 are assumed"):
+        load_backbone(tmp_path / "x.safetensors")
 
 
 def test_the_student_is_there_for_those_who_ask(tmp_path: Path) -> None:
@@ -170,6 +181,7 @@ def test_our_own_files_load_with_the_shape_that_they_state(tmp_path: Path) -> No
         load_backbone(checkpoint)
 
 
+@pytest.mark.filterwarnings("ignore:.*how many heads of attention")
 def test_loading_takes_no_random_draw_and_learns(tmp_path: Path) -> None:
     path = p.save(tmp_path / "x.pth", p.numbers(1))
     before = torch.get_rng_state()

@@ -25,11 +25,13 @@ demo: $(STAMP)
 	cd demo && endocorpus verify corpora/colonoscopic
 	cd demo && endofm preview --corpus corpora/colonoscopic --config debug --out views.png
 	cd demo && endofm pretrain --corpus corpora/colonoscopic --config debug
+	cd demo && endofm report runs/debug
+	cd demo && endofm weights inspect runs/debug/backbone.safetensors
 ifneq ($(REAL),)
 	cd demo && endocorpus build --source folder --privacy public --root $(abspath $(REAL_MEDIA)) --out corpora/real --name real
 	cd demo && endocorpus verify corpora/real
 endif
-	@echo "look at demo/corpora/colonoscopic/report/index.html and demo/views.png$(if $(REAL), and demo/corpora/real/report/index.html)"
+	@echo "look at demo/corpora/colonoscopic/report/index.html, demo/views.png and demo/runs/debug/report.html$(if $(REAL), and demo/corpora/real/report/index.html)"
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

@@ -165,14 +165,15 @@ def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert done.returncode == 0, (line, done.stderr)
     assert (tmp_path / "views.png").stat().st_size > 10_000
     assert (tmp_path / "corpora/colonoscopic/report/index.html").exists()
-    assert (tmp_path / "runs/debug/backbone.safetensors").exists()
+    assert (tmp_path / "runs/debug/backbone.safetensors").exists() and (tmp_path / "runs/debug/report.html").exists()
     rows = [json.loads(line) for line in (tmp_path / "runs/debug/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(12)) and all(0 < row["loss"] < 100 for row in rows)
     page = (ROOT / "docs" / "from-python.md").read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL))
+    shutil.copy(next((tmp_path / "raw/colonoscopic").rglob("*.mp4")), tmp_path / "my-video.mp4")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "torch.Size([1, 64])" in done.stdout and "leak_group" in done.stdout
+    assert done.stdout.count("torch.Size([1, 64])") == 2 and "leak_group" in done.stdout
 
 
 def test_the_wheel_holds_the_facts_and_the_configurations(tmp_path: Path) -> None:

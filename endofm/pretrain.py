@@ -115,8 +115,9 @@ def pretrain(
         Stopped: a signal came while the corpora were being opened.
     """
     console = console or Console(stderr=True, markup=False, highlight=False)
-    if any((run_dir / name).exists() for name in (DESCRIPTOR, SHARDS)):
-        raise UsageError(f"{run_dir}: is the folder of a corpus; name another --run-dir")
+    here = run_dir.resolve()
+    if (here / SHARDS).exists() or any((folder / DESCRIPTOR).exists() for folder in (here, *here.parents)):
+        raise UsageError(f"{run_dir}: is the folder of a corpus, or inside one; name another --run-dir")
     with (
         join_world(config.run.device) as world,
         deterministic(world.device),

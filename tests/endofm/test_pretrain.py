@@ -453,8 +453,9 @@ def test_weights_that_are_worth_nothing_are_not_kept(corpus: Path, tmp_path: Pat
 
 def test_a_corpus_is_no_place_for_a_run(corpus: Path, tmp_path: Path) -> None:
     before = sorted(corpus.rglob("*"))
-    with pytest.raises(UsageError, match="is the folder of a corpus"):
-        train(configure(), corpus, corpus)
+    for run_dir in (corpus, corpus / "shards", corpus / "runs" / "first"):
+        with pytest.raises(UsageError, match="is the folder of a corpus, or inside one"):
+            train(configure(), corpus, run_dir)
     assert sorted(corpus.rglob("*")) == before
 
 

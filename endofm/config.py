@@ -37,6 +37,7 @@ UNCOMPARED = frozenset(
         "run.keep_checkpoints",
         "run.log_every",
         "run.device",
+        "run.threads",
         "run.sharding",
         "run.skipped_steps",
         "run.tensorboard",
@@ -73,6 +74,13 @@ class RunConfig(Settings):
         default="bf16", description="Of the networks; weights and loss stay fp32."
     )
     device: DeviceChoice = "auto"
+    threads: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description="Of each training process on a CPU; 0: as many as torch takes. One is fastest for a toy, and where "
+        "the cores are shared with others.",
+    )
     sharding: Sharding = Field(
         default="none",
         description='Between processes. "full": each holds its share of weights, gradients and moments (FSDP2).',

@@ -49,7 +49,7 @@ from endofm.distributed import (
 )
 from endofm.health import Alarms, Health
 from endofm.metrics import Cost, MetricsFile, RunLog
-from endofm.models.speed import compile_blocks_, recompute_in_blocks_
+from endofm.models.speed import compile_blocks_, cpu_threads, recompute_in_blocks_
 from endofm.models.transformer import Block, VideoTransformer
 from endofm.objectives import LossOutput, create_objective
 from endofm.optim import Horizon, Schedule, clip_each_, make_optimizer, schedule_, skip_if_not_finite_
@@ -121,6 +121,7 @@ def pretrain(
     with (
         join_world(config.run.device) as world,
         deterministic(world.device),
+        cpu_threads(config.run.threads),
         stop_on_signals(console) as stop,
     ):
         # What is refused here leaves no folder.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -13,6 +15,17 @@ from endofm.models.transformer import Block
 
 _GRAPHS = 64
 """Of one block: a graph for each list of shapes, with and without gradients. torch gives up after 8 and says little."""
+
+
+@contextlib.contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Inside, torch computes with so many threads on a CPU; as it was if 0."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def compile_blocks_(module: nn.Module, device: torch.device, *, backend: str = "inductor") -> None:

@@ -130,6 +130,7 @@ SHOWN_ELSEWHERE = {
     "probe.every": "test_probe.py: test_a_run_asks_its_probe_and_learns_the_same_with_and_without",
     "probe.label": "test_probe.py: test_a_probe_that_cannot_be_asked_is_refused_before_anything_is_written",
     "run.sharding": "test_distributed.py: test_full_sharding_divides_what_is_held",
+    "run.threads": "test_speed.py: test_a_run_takes_the_threads_that_it_is_given",
     "run.wandb": "test_sinks.py: test_weights_and_biases_keep_one_run",
     "run.skipped_steps": "test_pretrain.py: test_a_step_that_is_no_number_moves_nothing",
 }

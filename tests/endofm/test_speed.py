@@ -14,12 +14,14 @@ from torch import Tensor
 from torch.profiler import profile
 
 from endocorpus.errors import UsageError
+from endofm.checkpoint import latest_checkpoint, load_checkpoint
+from endofm.config import load_config
 from endofm.models import ModelConfig, VideoTransformer, create_backbone, transformer
 from endofm.models.recompute import recomputed
 from endofm.models.speed import compile_blocks_, recompute_in_blocks_
 from endofm.models.transformer import Block
 from endofm.pretrain import pretrain
-from tests.endofm.test_pretrain import configure, metrics
+from tests.endofm.test_pretrain import configure, metrics, train
 from tests.endofm.test_transformer import random_clip, randomise
 
 # torch's compiler asks tensors for what warns, and takes the warning away itself where warnings are no errors.
@@ -156,3 +158,20 @@ def test_a_compiled_run_learns_the_same(corpus: Path, tmp_path: Path) -> None:
         pretrain(configure(*overrides), [corpus], tmp_path / choice)
         losses.append([row["loss"] for row in metrics(tmp_path / choice)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(2, "2"), (0, "1")])
+def test_a_run_takes_the_threads_that_it_is_given(corpus: Path, tmp_path: Path, threads: int, expected: str) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        train(configure("run.length=3 steps", f"run.threads={threads}"), corpus, tmp_path)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    newest = latest_checkpoint(tmp_path)
+    assert newest and load_checkpoint(newest).versions["threads"] == expected
+
+
+def test_the_toy_does_not_wait_for_threads() -> None:
+    assert (load_config("debug").run.threads, load_config("endofm").run.threads) == (1, 0)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from endocorpus.corpus.files import atomic_file
 from endocorpus.errors import UsageError
@@ -43,13 +44,19 @@ def load_weights_(objective: nn.Module, config: StartConfig) -> dict[str, Any]:
         DataError: no such file, or not weights of a backbone.
     """
     weights = read_backbone(config.weights, num_frames=config.num_frames)
+    state, shape, told = weights.backbone, weights.config, dict(weights.provenance)
     free = {"drop_path", "attention", "adapters", "adapter_width"}
-    ours, theirs = config.shape.model_dump(exclude=free), weights.config.model_dump(exclude=free)
+    if config.attends == "space":
+        free.add("num_frames")  # of which such a network knows nothing
+        if shape.attends == "space-time":
+            state, shape = _without_time(state, config.weights), shape.model_copy(update={"attends": "space"})
+            told.pop("changes", None)
+    ours, theirs = config.shape.model_dump(exclude=free), shape.model_dump(exclude=free)
     if different := [key for key in ours if ours[key] != theirs[key]]:
         said = ", ".join(f"model.{key} = {theirs[key]!r}" for key in different)
         raise UsageError(f"model.weights = {config.weights!r}: holds a backbone of another shape; set {said}")
     for backbone in _backbones(objective):
-        missing, unexpected = backbone.load_state_dict(weights.backbone, strict=False)
+        missing, unexpected = backbone.load_state_dict(state, strict=False)
         new = {
             f"{name}.{own}"
             for name, module in backbone.named_modules()
@@ -58,7 +65,21 @@ def load_weights_(objective: nn.Module, config: StartConfig) -> dict[str, Any]:
         }
         if unexpected or set(missing) - new:
             raise UsageError(f"model.weights = {config.weights!r}: its adapters are not those of model.adapters")
-    return {"file": Path(config.weights).name, **weights.provenance}
+    return {"file": Path(config.weights).name, **told}
+
+
+def _without_time(state: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
+    """Weights of images as they were before attention along time was made up for them.
+
+    Raises:
+        UsageError: it is not made up, but trained.
+    """
+    idle = ("temporal_fc.weight", "temporal_fc.bias", "time_embed")
+    if any(name.endswith(idle) and tensor.any() for name, tensor in state.items()):
+        raise UsageError(
+            f"model.weights = {path!r}: its attention along time is trained, and model.attends = 'space' would drop it"
+        )
+    return {name: tensor for name, tensor in state.items() if "temporal_" not in name and name != "time_embed"}
 
 
 def freeze_(objective: nn.Module, *, share: bool) -> None:

@@ -1,8 +1,8 @@
 """ST-Adapter: small trainable layers inside a frozen transformer (Pan et al., NeurIPS 2022; facts from its MIT code).
 
 Between two Linear layers a place of the picture looks at the frames before and after: a convolution over time, channel
-by channel. The published network attends within frames only and gets its sense of time from this alone; here the
-adapters sit in the blocks of `transformer`, whose attention along time stays.
+by channel. The published network attends within frames only (`ModelConfig.attends`) and gets its sense of time from
+this alone; in blocks that attend along time as well, the adapters sit in the same places.
 
 Shape suffixes: P places, T frames of each, D width.
 """

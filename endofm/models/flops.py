@@ -21,11 +21,14 @@ def forward_flops(config: ModelConfig, shape: Shape, places: int | None = None) 
     seen = N if places is None else places
     adapters = {"none": 0, "st12": 1, "st24": 2}[config.adapters]
     adapter = 2 * T * seen * config.adapter_width * (2 * D + 3)
-    return embed + config.depth * (block_flops(T, seen, D, int(D * config.mlp_ratio)) + adapters * adapter)
+    block = block_flops(T, seen, D, int(D * config.mlp_ratio), attends_time=config.attends == "space-time")
+    return embed + config.depth * (block + adapters * adapter)
 
 
-def block_flops(T: int, N: int, D: int, hidden: int) -> int:
+def block_flops(T: int, N: int, D: int, hidden: int, *, attends_time: bool = True) -> int:
     """Operations of one block of width `D` over `T` frames of `N` patches, with `hidden` units in its perceptron."""
+    if not attends_time:  # T pictures, one by one
+        return T * (2 * (N + 1) * (4 * D * D + 2 * D * hidden) + 4 * (N + 1) ** 2 * D)
     time = 2 * T * N * 5 * D * D + 4 * N * T * T * D  # queries, keys, values, projection, temporal_fc; attention
     space = 2 * T * (N + 1) * 4 * D * D + 4 * T * (N + 1) ** 2 * D
     perceptron = 2 * (T * N + 1) * 2 * D * hidden

@@ -49,6 +49,11 @@ class ModelConfig(Settings):
         description="How it is computed: sdpa, torch's fused kernel; math, written out; auto, whichever was measured "
         "to be faster on the device and in the precision at hand. The results are equal but for rounding.",
     )
+    attends: Literal["space-time", "space"] = Field(
+        default="space-time",
+        description="Along time and within the frame; or within the frame alone, as an image transformer that is shown "
+        "each frame by itself, each with a class token of its own, whose mean is the feature.",
+    )
     adapters: Literal["none", "st12", "st24"] = Field(
         default="none",
         description="In each block, which alone are trained: one before the perceptron (st12: twelve in ViT-B), or one "
@@ -87,12 +92,24 @@ class VideoTransformer(nn.Module):
         self.patch_embed = PatchEmbed(None, config.patch_size, embed_dim=width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid_size**2, width))
-        self.time_embed = nn.Parameter(torch.zeros(1, config.num_frames, width))
+        if config.attends == "space-time":
+            self.time_embed = nn.Parameter(torch.zeros(1, config.num_frames, width))
         rates = torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
         before = {"none": (), "st12": ("perceptron",), "st24": ("attention", "perceptron")}[config.adapters]
         adapters = dict.fromkeys(before, config.adapter_width)
         self.blocks = nn.ModuleList(
-            [Block(width, config.num_heads, config.mlp_ratio, rate, config.attention, adapters) for rate in rates]
+            [
+                Block(
+                    width,
+                    config.num_heads,
+                    config.mlp_ratio,
+                    rate,
+                    config.attention,
+                    adapters,
+                    attends_time=config.attends == "space-time",
+                )
+                for rate in rates
+            ]
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self._initialise()
@@ -110,7 +127,8 @@ class VideoTransformer(nn.Module):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for block in self.blocks:
             assert isinstance(block, Block)
-            nn.init.zeros_(block.temporal_fc.weight)
+            if block.attends_time:
+                nn.init.zeros_(block.temporal_fc.weight)
         for module in self.modules():
             if isinstance(module, STAdapter):
                 module.reset()
@@ -121,7 +139,7 @@ class VideoTransformer(nn.Module):
         Raises:
             ValueError: not five dimensions, not three colours, or a side that is not a whole number of patches.
         """
-        return self._normed(self._encode([clip_BCTHW])[0][:, 0])
+        return self.forward_shapes([clip_BCTHW])[0]
 
     def forward_shapes(self, clips: Sequence[Tensor]) -> list[Tensor]:
         """As `forward`, of stacks of clips [B, 3, T, H, W], each of a shape of its own: the features [B, D] of each.
@@ -129,7 +147,8 @@ class VideoTransformer(nn.Module):
         Every block takes all of them before the next one does, so that it computes but once what depends on its weights
         alone.
         """
-        return [self._normed(tokens_BLD[:, 0]) for tokens_BLD in self._encode(clips)]
+        tokens = zip(clips, self._encode(clips), strict=True)
+        return [self._normed(self._class_token(tokens_BLD, clip.shape[2])) for clip, tokens_BLD in tokens]
 
     def forward_tokens(self, clip_BCTHW: Tensor, places_BK: Tensor | None = None) -> Tensor:
         """As `forward`, but all tokens [B, 1+N*T, D]: the class token, then patch by patch its T frames.
@@ -139,7 +158,15 @@ class VideoTransformer(nn.Module):
             places_BK: int64. If given, only these K of each clip's N patches are looked at, the same in all frames, and
                 the tokens are [B, 1+K*T, D] in this order. What the others show has no influence.
         """
-        return self._normed(self._encode([clip_BCTHW], places_BK)[0])
+        (tokens_BLD,), T = self._encode([clip_BCTHW], places_BK), clip_BCTHW.shape[2]
+        if self.config.attends == "space":
+            cls_B1D = self._class_token(tokens_BLD, T)[:, None]
+            tokens_BLD = torch.cat([cls_B1D, tokens_BLD[:, T:]], dim=1)
+        return self._normed(tokens_BLD)
+
+    def _class_token(self, tokens_BLD: Tensor, num_frames: int) -> Tensor:
+        """That of the clip [B, D]; the mean of those of its frames, where these have their own."""
+        return tokens_BLD[:, 0] if self.config.attends == "space-time" else tokens_BLD[:, :num_frames].mean(dim=1)
 
     def _normed(self, tokens: Tensor) -> Tensor:
         normed: Tensor = self.norm(tokens)
@@ -157,11 +184,14 @@ class VideoTransformer(nn.Module):
         B, _, T, _, _ = clip_BCTHW.shape
         patches_FND = self.patch_embed(clip_BCTHW.transpose(1, 2).flatten(0, 1))
         patches_FND = patches_FND + positions(self.pos_embed, rows, columns)
-        patches_BNTD = patches_FND.unflatten(0, (B, T)).transpose(1, 2) + times(self.time_embed, T)
+        patches_BNTD = patches_FND.unflatten(0, (B, T)).transpose(1, 2)
+        if self.config.attends == "space-time":
+            patches_BNTD = patches_BNTD + times(self.time_embed, T)
         if places_BK is not None:
             patches_BNTD = at_places(patches_BNTD, places_BK)
         cls_1D = self.cls_token[0] + self.pos_embed[0, :1]
-        return torch.cat([cls_1D.expand(B, 1, -1), patches_BNTD.flatten(1, 2)], dim=1)
+        class_tokens = 1 if self.config.attends == "space-time" else T
+        return torch.cat([cls_1D.expand(B, class_tokens, -1), patches_BNTD.flatten(1, 2)], dim=1)
 
     def grid_of(self, clip_BCTHW: Tensor) -> tuple[int, int]:
         """Rows and columns of patches in a frame; raises as `forward` does."""
@@ -210,14 +240,21 @@ class Block(nn.Module):
         drop_path: float,
         attention: AttentionChoice = "auto",
         adapters: Mapping[str, int] = MappingProxyType({}),
+        *,
+        attends_time: bool = True,
     ) -> None:
-        """`adapters` has the width of an adapter before "attention" within the frame, before the "perceptron"."""
+        """`adapters` has the width of an adapter before "attention" within the frame, before the "perceptron".
+
+        Without attention along time, every frame has a class token of its own.
+        """
         super().__init__()
+        self.attends_time = attends_time
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attn = Attention(width, num_heads, attention)
-        self.temporal_norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.temporal_attn = Attention(width, num_heads, attention)
-        self.temporal_fc = nn.Linear(width, width)
+        if attends_time:
+            self.temporal_norm1 = nn.LayerNorm(width, eps=1e-6)
+            self.temporal_attn = Attention(width, num_heads, attention)
+            self.temporal_fc = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = Mlp(width, int(width * mlp_ratio))
         # One draw per row of its input: per place in time, per frame in space, per clip in the perceptron.
@@ -229,14 +266,15 @@ class Block(nn.Module):
         )
 
     def forward(self, tokens: Sequence[Tensor], num_frames: Sequence[int]) -> list[Tensor]:
-        """Stacks of clips, each [B, 1+N*T, D] with a T of its own, to the same shapes."""
+        """Stacks of clips, each [B, 1+N*T, D] with a T of its own, to the same shapes; [B, T+N*T, D] where every frame
+        has a class token."""
         if self.recompute and torch.is_grad_enabled():
             return recomputed(self._run, tokens, num_frames)
         return self._run(tokens, num_frames)
 
     def _run(self, tokens: Sequence[Tensor], num_frames: Sequence[int]) -> list[Tensor]:
         moves = sum(len(tokens_BLD) * (tokens_BLD.shape[1] - 1) for tokens_BLD in tokens)
-        fold = self._fold() if moves > tokens[0].shape[2] else None
+        fold = self._fold() if self.attends_time and moves > tokens[0].shape[2] else None
         return [self._update(tokens_BLD, T, fold) for tokens_BLD, T in zip(tokens, num_frames, strict=True)]
 
     def _fold(self) -> tuple[Tensor, Tensor]:
@@ -263,23 +301,28 @@ class Block(nn.Module):
 
     def _update(self, tokens_BLD: Tensor, num_frames: int, fold: tuple[Tensor, Tensor] | None) -> Tensor:
         B, L, D = tokens_BLD.shape
-        T, N = num_frames, (L - 1) // num_frames
-        cls_B1D = tokens_BLD[:, :1]
+        T, class_tokens = num_frames, 1 if self.attends_time else num_frames
+        N = (L - class_tokens) // T
+        cls_BXD = tokens_BLD[:, :class_tokens]
 
-        # Time. The class token stays out.
-        patches_PTD = tokens_BLD[:, 1:].reshape(B * N, T, D)
-        patches_PTD = self.attention_adapter(patches_PTD + self._in_time(patches_PTD, fold))
+        # Time. Class tokens stay out.
+        patches_PTD = tokens_BLD[:, class_tokens:].reshape(B * N, T, D)
+        if self.attends_time:
+            patches_PTD = patches_PTD + self._in_time(patches_PTD, fold)
+        patches_PTD = self.attention_adapter(patches_PTD)
 
-        # Space. Every frame gets a copy of the class token as the block received it; the copies vote by their mean.
+        # Space. Every frame gets a copy of the class token as the block received it, and the copies vote by their mean;
+        # unless it has one of its own.
         patches_BNTD = patches_PTD.view(B, N, T, D)
-        cls_BT1D = cls_B1D.unsqueeze(1).expand(B, T, 1, D)
+        cls_BT1D = cls_BXD.expand(B, T, D).unsqueeze(2)
         frames_FND = torch.cat([cls_BT1D, patches_BNTD.transpose(1, 2)], dim=2).flatten(0, 1)
         change_BTND = self.drop_path(self.attn(self.norm1(frames_FND))).unflatten(0, (B, T))
-        cls_B1D = cls_B1D + change_BTND[:, :, 0].mean(dim=1, keepdim=True)
+        votes_BTD = change_BTND[:, :, 0]
+        cls_BXD = cls_BXD + (votes_BTD.mean(dim=1, keepdim=True) if self.attends_time else votes_BTD)
         patches_BNTD = patches_BNTD + change_BTND[:, :, 1:].transpose(1, 2)
         patches_BNTD = self.perceptron_adapter(patches_BNTD.flatten(0, 1)).view(B, N, T, D)
 
-        tokens_BLD = torch.cat([cls_B1D, patches_BNTD.flatten(1, 2)], dim=1)
+        tokens_BLD = torch.cat([cls_BXD, patches_BNTD.flatten(1, 2)], dim=1)
         updated_BLD: Tensor = tokens_BLD + self.drop_path(self.mlp(self.norm2(tokens_BLD)))
         return updated_BLD
 

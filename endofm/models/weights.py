@@ -126,14 +126,14 @@ def extract(file: WeightFile, *, which: Which = "teacher", num_frames: int | Non
     found = _below(tensors, prefix)
     left_out = sorted(name for name in found if name.startswith(_CLASSIFIERS))
     found = {name: tensor for name, tensor in found.items() if name not in left_out}
-    changes = list(_strings(file.about.get("changes")))
-    if not _knows_of_time(found):
+    changes, stated = list(_strings(file.about.get("changes"))), _stated(file)
+    if not _knows_of_time(found) and not _attends_space_alone(stated):
         found = _inflated(found, num_frames or ModelConfig().num_frames)
         changes.append(
             "weights of images: attention along time is a copy of that in space and has no effect until it is trained, "
             "since temporal_fc and time_embed are zero"
         )
-    stated, structure = _stated(file), structure_of(file, prefix, tensors)
+    structure = structure_of(file, prefix, tensors)
     config = _config_of(file, found, stated)
     _refuse_misfit(file.path, config, found, tensors)
     if stated is None and structure in {_BARE, _OURS}:
@@ -143,7 +143,7 @@ def extract(file: WeightFile, *, which: Which = "teacher", num_frames: int | Non
         )
     dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in found.values()})
     backbone = _materialised(file, found)
-    if num_frames and num_frames != config.num_frames:
+    if num_frames and num_frames != config.num_frames and "time_embed" in backbone:
         changes.append(f"time_embed resized from {config.num_frames} to {num_frames} frames by nearest neighbour")
         table_1TD = backbone["time_embed"]
         backbone["time_embed"] = interpolate(table_1TD.mT, size=num_frames, mode="nearest").mT.contiguous()
@@ -233,6 +233,10 @@ def _stated(file: WeightFile) -> Any:
     if isinstance(stated, dict):  # where a run's weights came from is no part of their shape
         return {key: value for key, value in stated.items() if key != "weights"}
     return stated
+
+
+def _attends_space_alone(stated: Any) -> bool:
+    return isinstance(stated, dict) and stated.get("attends") == "space"
 
 
 def _config_of(file: WeightFile, found: Mapping[str, Tensor], stated: Any) -> ModelConfig:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors import safe_open
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 import endofm
@@ -58,6 +59,52 @@ def test_new_adapters_change_not_a_bit(adapters: str, frames: int, size: int) ->
     clip = torch.randn(2, 3, frames, size, size)
     with torch.no_grad():
         assert torch.equal(plain.forward_tokens(clip), adapted.forward_tokens(clip))
+
+
+SPACE = PLAIN.model_copy(update={"attends": "space"})
+
+
+def image_transformer(width: int = 16, heads: int = 2) -> VisionTransformer:
+    """timm's, of the same shape, with random weights in every tensor."""
+    torch.manual_seed(1)
+    network = VisionTransformer(
+        img_size=32, patch_size=16, embed_dim=width, depth=2, num_heads=heads, num_classes=0, global_pool=""
+    )
+    for tensor in network.state_dict().values():
+        torch.nn.init.normal_(tensor, std=0.3)
+    return network.eval()
+
+
+@pytest.mark.parametrize(("frames", "side"), [(1, 32), (5, 32)])
+def test_attending_in_space_alone_is_an_image_transformer_shown_each_frame(frames: int, side: int) -> None:
+    """Parity with timm: class tokens of the frames, their mean, and the last norm on that (ST-Adapter's way)."""
+    theirs, ours = image_transformer(), create_backbone(SPACE).eval()
+    ours.load_state_dict(theirs.state_dict())
+    clip_BCTHW = torch.randn(3, 3, frames, side, side)
+    norm, theirs.norm = theirs.norm, torch.nn.Identity()
+    with torch.no_grad():
+        tokens_FLD = theirs.forward_features(clip_BCTHW.transpose(1, 2).flatten(0, 1))
+        expected_BD = norm(tokens_FLD[:, 0].view(3, frames, -1).mean(dim=1))
+        torch.testing.assert_close(ours(clip_BCTHW), expected_BD, rtol=0, atol=2e-5)
+        tokens_BLD = ours.forward_tokens(clip_BCTHW)
+        torch.testing.assert_close(tokens_BLD[:, 0], expected_BD, rtol=0, atol=2e-5)
+        patches_BXD = tokens_FLD[:, 1:].unflatten(0, (3, frames)).transpose(1, 2).flatten(1, 2)
+        torch.testing.assert_close(tokens_BLD[:, 1:], norm(patches_BXD), rtol=0, atol=2e-5)
+        backwards = clip_BCTHW.flip(2)
+        torch.testing.assert_close(ours(backwards), ours(clip_BCTHW), rtol=0, atol=2e-5)
+
+
+def test_in_space_alone_only_the_convolution_knows_the_order_of_frames() -> None:
+    ours = create_backbone(SPACE.model_copy(update={"adapters": "st24", "adapter_width": 6})).eval()
+    clip_BCTHW = torch.randn(2, 3, 4, 32, 32)
+    for moved in (False, True):
+        if moved:
+            for name, weight in ours.named_parameters():
+                if name.endswith("conv.weight"):
+                    torch.nn.init.normal_(weight)
+        with torch.no_grad():
+            apart = (ours(clip_BCTHW) - ours(clip_BCTHW.flip(2))).abs().max()
+        assert (apart > 1e-3) == moved
 
 
 def test_published_counts() -> None:
@@ -205,6 +252,29 @@ def test_a_run_trains_adapters_in_given_weights(
     assert straight.read_bytes() == (tmp_path / "resumed" / "backbone.safetensors").read_bytes()
     assert_same_bits(state(tmp_path / "straight")["objective"], state(tmp_path / "resumed")["objective"])
     assert endofm.load_backbone(tmp_path / "resumed" / "checkpoints" / "step-00000006.pt").config == loaded.config
+
+
+def test_a_run_trains_adapters_in_a_frozen_image_transformer(corpus: Path, tmp_path: Path) -> None:
+    """As ST-Adapter is published: image weights as they are, nothing made up for time, and what is left loads again."""
+    images = image_transformer(width=64, heads=1).state_dict()
+    torch.save(images, tmp_path / "images.pth")
+    sets = (f"model.weights={tmp_path / 'images.pth'}", "model.attends=space", "model.adapters=st24")
+    shape = "model.embed_dim=64", "model.num_heads=1", "model.adapter_width=4"
+    train(load_config("debug", [*TINY, *shape, *sets]), corpus, tmp_path / "run")
+    backbone = endofm.load_backbone(tmp_path / "run" / "backbone.safetensors")
+    assert backbone.config.attends == "space" and "time_embed" not in backbone.state_dict()
+    for name, tensor in images.items():
+        assert torch.equal(backbone.state_dict()[name], tensor), name
+    assert backbone.blocks[0].get_parameter("attention_adapter.conv.weight").abs().max() > 0
+    assert "changes" not in json.loads((tmp_path / "run" / "weights.json").read_text())
+
+
+def test_attention_along_time_that_was_trained_is_not_dropped(corpus: Path, tmp_path: Path) -> None:
+    config = load_config("debug", TINY)
+    train(config, corpus, tmp_path / "video")
+    weights = tmp_path / "video" / "backbone.safetensors"
+    with pytest.raises(UsageError, match="its attention along time is trained"):
+        train(load_config("debug", [*TINY, f"model.weights={weights}", "model.attends=space"]), corpus, tmp_path / "a")
 
 
 def test_weights_of_another_shape(corpus: Path, tmp_path: Path) -> None:

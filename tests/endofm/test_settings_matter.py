@@ -61,6 +61,7 @@ OTHERWISE = {
     "model.adapters": "st12",
     "objective.kind": "masked",
     "model.attention": "math",
+    "model.attends": "space",
     "objective.prototypes": "16",
     "objective.head_hidden": "8",
     "objective.head_bottleneck": "4",

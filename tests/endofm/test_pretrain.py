@@ -393,11 +393,7 @@ def test_a_mixture_is_the_training_set(corpus: Path, tmp_path: Path) -> None:
 
 def test_another_number_of_threads_is_mentioned(corpus: Path, straight: Path) -> None:
     text = io.StringIO()
-    torch.set_num_threads(2)
-    try:
-        pretrain(configure(), [corpus], straight, console=Console(file=text, width=200))
-    finally:
-        torch.set_num_threads(1)
+    pretrain(configure("run.threads=2"), [corpus], straight, console=Console(file=text, width=200))
     assert "number of threads has changed" in text.getvalue()
 
 

@@ -12,14 +12,14 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from endocorpus.corpus.files import atomic_file
-from endocorpus.errors import UsageError
+from endocorpus.errors import DataError, UsageError
 from endofm.data.batches import load_batch, plan_clip
 from endofm.data.clips import ClipSet, load_clips
 from endofm.data.decode import decode_frames
 from endofm.data.loader import make_order
 from endofm.data.places import shard_cache
 from endofm.data.settings import DataConfig, decided
-from endofm.data.stream import ShardReader
+from endofm.data.stream import BadClipError, ShardReader
 from endofm.data.views import View, ViewPlan, ViewScheme, apply_views, told_of_short_clips
 
 _STRIP_ROWS, _STRIP_COLUMNS = 2, 4  # of frames beside the middle frame, about as high as it is
@@ -62,10 +62,11 @@ def draw_views(
         data: how training reads and shuffles them; as by default if None.
 
     Returns:
-        A sentence on clips that are too short for the views, of all there are; empty if none is.
+        What is to be known of clips that are too short for the views, of all there are, and of damaged ones among those
+        to be drawn, which are left out; empty if there are none.
 
     Raises:
-        DataError: a corpus or clip cannot be read.
+        DataError: a corpus cannot be read, or all clips to be drawn are damaged.
         UsageError: a number outside its range.
     """
     if out.suffix.lower() != ".png":
@@ -77,16 +78,21 @@ def draw_views(
     count = min(num_clips, len(clips))
     sampler = make_order(clips, data, batch_size=count, seed=seed)
     positions = sampler.positions(0)
+    blocks, damaged = [], []
     with ShardReader(shard_cache(data)) as reader:
-        blocks = [
-            _draw_clip(clips, row, position, config, seed, reader)
-            for row, position in zip(sampler.rows_at(positions).tolist(), positions.tolist(), strict=True)
-        ]
+        for row, position in zip(sampler.rows_at(positions).tolist(), positions.tolist(), strict=True):
+            try:
+                blocks.append(_draw_clip(clips, row, position, config, seed, reader))
+            except BadClipError as error:
+                damaged.append(f"left out: {error}")
+    if not blocks:
+        raise DataError(damaged[0])
     sheet = _stack(blocks, gap=24)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(out) as file:
         sheet.save(file, format="PNG")
-    return told_of_short_clips(clips.num_frames_N, config)
+    short = told_of_short_clips(clips.num_frames_N, config)
+    return "\n".join([*damaged, *([short] if short else [])])
 
 
 def _draw_clip(

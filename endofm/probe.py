@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +26,8 @@ from endocorpus.errors import DataError
 from endofm.data.clips import ClipSet, load_clips
 from endofm.data.decode import decode_frames
 from endofm.data.plan import ViewScheme, spread
-from endofm.data.stream import ShardReader
-from endofm.distributed import gather_rows
+from endofm.data.stream import BadClipError, ShardReader
+from endofm.distributed import gather_rows, gathered
 
 NEIGHBOURS = 20
 """At the most, as in DINO; a small corpus may allow fewer: see `enough_neighbours`."""
@@ -47,12 +47,14 @@ class Probe:
     groups_N: Tensor  # int64, equal for clips of one leak group
     left_out: tuple[str, ...]  # classes of a single leak group, whose clips nobody could vote for
     neighbours: int  # that vote on each clip
+    damaged: tuple[str, ...] = ()  # keys of clips that take no part
 
     def __len__(self) -> int:
         return len(self.rows_N)
 
     def __str__(self) -> str:
         note = f"; left out, being of a single leak group: {', '.join(self.left_out)}" if self.left_out else ""
+        note += f"; left out, being damaged: {', '.join(self.damaged)}" if self.damaged else ""
         voters = f"{self.neighbours} nearest neighbours vote" if self.neighbours > 1 else "the nearest neighbour votes"
         return f"{voters} on the {self.label} of {len(self):,} clips ({', '.join(self.classes)}){note}"
 
@@ -69,7 +71,7 @@ def load_probe(corpus: Path, label: str) -> Probe:
     """The clips of a corpus that carry `label`, for `encode` and `knn`.
 
     A class is the vocabulary's code, or what the provider wrote where there is no code. Clips without the label, or
-    with more than one value of it, take no part.
+    with more than one value of it, take no part, nor do damaged ones: every clip is read once. Each process must call.
 
     Raises:
         UsageError: no such folder, or it holds no corpus.
@@ -77,7 +79,7 @@ def load_probe(corpus: Path, label: str) -> Probe:
     """
     opened, clips = named_corpus(corpus), load_clips([corpus])
     described = _described(opened, label)
-    rows = [row for row in range(len(clips)) if clips.key(row) in described]
+    rows, damaged = sound(clips, [row for row in range(len(clips)) if clips.key(row) in described])
     values = [described[clips.key(row)] for row in rows]
     where: dict[str, set[str]] = {}
     for value, group in values:
@@ -103,7 +105,25 @@ def load_probe(corpus: Path, label: str) -> Probe:
         groups_N=groups_N,
         left_out=left_out,
         neighbours=enough_neighbours(targets_N, groups_N),
+        damaged=damaged,
     )
+
+
+def sound(clips: ClipSet, rows: Sequence[int]) -> tuple[list[int], tuple[str, ...]]:
+    """The rows whose clips are what was written wherever a process reads them, and the keys of the others.
+
+    Raises:
+        DataError: a shard cannot be read at all.
+    """
+    bad = []
+    with ShardReader() as reader:
+        for row in rows:
+            try:
+                reader.read(clips.location(row))
+            except BadClipError:
+                bad.append(row)
+    everywhere = set(gathered(bad))
+    return [row for row in rows if row not in everywhere], tuple(map(clips.key, sorted(everywhere)))
 
 
 def _described(corpus: Corpus, label: str) -> dict[str, tuple[str, str]]:

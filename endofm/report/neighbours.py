@@ -21,7 +21,7 @@ from endofm.data.clips import ClipSet, load_clips
 from endofm.data.decode import decode_frames
 from endofm.data.stream import ShardReader
 from endofm.models.weights import load_backbone
-from endofm.probe import encode_rows
+from endofm.probe import encode_rows, sound
 
 _ASKED, _SHOWN, _MOST = 8, 5, 1000
 _HEIGHT = 120  # pixels of a picture
@@ -37,8 +37,9 @@ class Picture:
     cosine: float
 
 
-def neighbours(run_dir: Path, corpus: Path) -> list[list[Picture]]:
-    """Rows of pictures: a clip of the corpus, then the clips of other leak groups, the nearest first.
+def neighbours(run_dir: Path, corpus: Path) -> tuple[list[list[Picture]], tuple[str, ...]]:
+    """Rows of pictures: a clip of the corpus, then the clips of other leak groups, the nearest first. And the keys of
+    damaged clips, which take no part.
 
     The features are those of the run's exported backbone, or of its newest checkpoint. Of a large corpus, a thousand
     clips at equal distances take part.
@@ -55,11 +56,15 @@ def neighbours(run_dir: Path, corpus: Path) -> list[list[Picture]]:
     table = named_corpus(corpus).clips().select(["key", "leak_group", "labels"]).to_pylist()
     known = {row["key"]: row for row in table}
     clips = load_clips([corpus])
-    rows_N = np.unique(np.linspace(0, len(clips) - 1, min(len(clips), _MOST)).round().astype(np.int64))
+    taken = np.unique(np.linspace(0, len(clips) - 1, min(len(clips), _MOST)).round().astype(np.int64))
+    rows, damaged = sound(clips, taken.tolist())
+    if not rows:
+        raise DataError(f"{corpus}: all clips are damaged; run `endocorpus verify {corpus}`")
+    rows_N = np.array(rows)
     unit_ND = normalize(encode_rows(load_backbone(found), clips, rows_N, views).double(), dim=1)
     groups = np.array([known[clips.key(int(row))]["leak_group"] for row in rows_N])
     asked = np.unique(np.linspace(0, len(rows_N) - 1, min(len(rows_N), _ASKED)).round().astype(np.int64))
-    return [_row(clips, rows_N, unit_ND, groups, int(place), known) for place in asked]
+    return [_row(clips, rows_N, unit_ND, groups, int(place), known) for place in asked], damaged
 
 
 def _row(

@@ -68,10 +68,11 @@ def render(run_dir: Path, corpus: Path | None = None) -> str:
     """The page as text."""
     rows = read_rows(run_dir / "metrics.jsonl")
     pictures: list[list[Picture]] = []
+    damaged: tuple[str, ...] = ()
     if corpus is not None:
         from endofm.report.neighbours import neighbours  # torch is not needed for curves
 
-        pictures = neighbours(run_dir, corpus)
+        pictures, damaged = neighbours(run_dir, corpus)
     config = run_dir / "config.toml"
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -84,6 +85,7 @@ def render(run_dir: Path, corpus: Path | None = None) -> str:
         facts=facts(rows, run_dir),
         charts=charts(rows),
         neighbours=pictures,
+        damaged=damaged,
         size=(WIDTH, HEIGHT),
         frame=FRAME,
         config=config.read_text(encoding="utf-8") if config.exists() else "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from endocorpus.errors import UsageError
+from endocorpus.errors import DataError, UsageError
 from endofm.data.clips import load_clips
 from endofm.data.loader import make_loader
 from endofm.data.views import View, ViewConfig, apply_views
 from endofm.preview import draw_views, frame_numbers
 from tests.endofm.conftest import ClipSpec, MakeCorpus
+from tests.endofm.test_loader import damage
 
 VIEWS = ViewConfig(global_frames=(3, 2), local_frames=(2,), global_size=48, local_size=24)
 
@@ -95,6 +97,21 @@ def test_a_sheet_of_small_views_is_not_mostly_empty(corpus: Path, tmp_path: Path
 
 def test_views_are_named_by_kind() -> None:
     assert list(ViewConfig().view_names) == ["g1", "g2", "l1", "l2", "l3", "l4", "l5", "l6", "l7", "l8"]
+
+
+def test_a_damaged_clip_is_left_out_and_told(corpus: Path, tmp_path: Path) -> None:
+    copy, out = Path(shutil.copytree(corpus, tmp_path / "copy")), tmp_path / "sheet.png"
+    draw_views([copy], VIEWS, out, seed=5, num_clips=7)
+    height = open_sheet(out).shape[0]
+    damage(copy, load_clips([copy]), "tiny-4")
+    told = draw_views([copy], VIEWS, out, seed=5, num_clips=7)
+    assert told.startswith(f"left out: {copy}/shards/tiny-0.tar: clip tiny-4 at offset")
+    assert open_sheet(out).shape[0] < height
+    for key in (f"tiny-{number}" for number in (1, 2, 3, 5, 6, 7)):
+        damage(copy, load_clips([copy]), key)
+    with pytest.raises(DataError, match=r"left out: .* at offset"):
+        draw_views([copy], VIEWS, tmp_path / "none.png", seed=5, num_clips=7)
+    assert not (tmp_path / "none.png").exists()
 
 
 def test_failures_leave_no_sheet(corpus: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,11 +21,13 @@ from torch import Tensor, nn
 
 from endocorpus.corpus.manifest import open_corpus
 from endocorpus.errors import DataError, UsageError
+from endofm.data.clips import load_clips
 from endofm.data.views import ViewConfig
 from endofm.models import ModelConfig, create_backbone
 from endofm.pretrain import pretrain
 from endofm.probe import Accuracy, ask, encode, enough_neighbours, knn, load_probe, raw_pixels
 from tests.endofm.conftest import ClipSpec, MakeCorpus, commit, read_frame
+from tests.endofm.test_loader import damage
 from tests.endofm.test_pretrain import TIMING, TINY, configure, metrics
 
 VIEWS = ViewConfig(global_frames=(3, 8), global_size=64)
@@ -291,6 +294,19 @@ def test_a_probe_that_cannot_be_asked_is_refused_before_anything_is_written(
         with pytest.raises(DataError, match="no clip has a label"):
             pretrain(configure(*RUN, *overrides), [corpus], tmp_path / "run", probe=where)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_a_damaged_clip_of_the_probe_stops_nothing(corpus: Path, labelled: Path, tmp_path: Path) -> None:
+    whole = load_probe(labelled, "finding")
+    copy = Path(shutil.copytree(labelled, tmp_path / "copy"))
+    key = whole.clips.key(int(whole.rows_N[1]))
+    damage(copy, load_clips([copy]), key)
+    probe = load_probe(copy, "finding")
+    assert (len(probe), probe.damaged) == (4, (key,)) and whole.damaged == ()
+    assert str(probe).endswith(f"; left out, being damaged: {key}")
+    pretrain(configure(*RUN), [corpus], tmp_path / "run", probe=copy, console=Console(quiet=True))
+    assert [row["step"] for row in metrics(tmp_path / "run") if "knn_accuracy" in row] == [1, 3, 4]
 
 
 SHARED = """

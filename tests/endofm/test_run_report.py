@@ -19,11 +19,13 @@ from rich.console import Console
 
 from endocorpus.errors import DataError, UsageError
 from endofm.cli import main
+from endofm.data.clips import load_clips
 from endofm.pretrain import pretrain
 from endofm.report import write_report
 from endofm.report.curves import charts
 from endofm.report.neighbours import neighbours
 from endofm.report.page import plain, read_rows
+from tests.endofm.test_loader import damage
 from tests.endofm.test_pretrain import configure
 
 HEALTHY = {"loss": 5.0, "loss_at_chance": 6.2, "grad_norm": 1.0, "teacher_information": 0.3, "lr": 1e-3}
@@ -172,7 +174,8 @@ def test_an_address_is_no_folder(tmp_path: Path) -> None:
 
 def test_neighbours_are_of_other_leak_groups(corpus: Path, tmp_path: Path) -> None:
     pretrain(configure("run.length=3 steps"), [corpus], tmp_path, console=Console(file=io.StringIO()))
-    rows = neighbours(tmp_path, corpus)
+    rows, damaged = neighbours(tmp_path, corpus)
+    assert damaged == ()
     assert len(rows) == 7, "every clip of a small corpus is asked about"
     for asked, *others in rows:
         assert asked.cosine == 1 and len(others) == 5
@@ -183,8 +186,12 @@ def test_neighbours_are_of_other_leak_groups(corpus: Path, tmp_path: Path) -> No
     done = CliRunner().invoke(main, ["report", str(tmp_path), "--corpus", str(corpus)])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "report.html").read_text().count("<img") == 7 * 6
+    copy = Path(shutil.copytree(corpus, tmp_path / "copy"))
+    damage(copy, load_clips([copy]), "tiny-4")
+    page = write_report(tmp_path, corpus=copy).read_text()
+    assert "Left out, being damaged: tiny-4." in page and page.count("<img") == 6 * 6
     (tmp_path / "backbone.safetensors").unlink()
-    assert [row[0].key for row in neighbours(tmp_path, corpus)] == [row[0].key for row in rows], "from a checkpoint"
+    assert [row[0].key for row in neighbours(tmp_path, corpus)[0]] == [row[0].key for row in rows], "from a checkpoint"
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(DataError, match="no weights and configuration of this run yet"):
         neighbours(tmp_path, corpus)

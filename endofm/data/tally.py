@@ -20,7 +20,8 @@ _BAD = "bad_clips"
 def counted(batch: ClipBatch, clips: ClipSet) -> dict[str, float]:
     """What one process adds to the counts of a step: measures whose mean over all processes `Tally` takes."""
     seen = Counter(batch.corpora)
-    return {f"{_SEEN}{name}": float(seen[name]) for name, _ in clips.corpora} | {_BAD: float(len(batch.replaced))}
+    places = {one.position for one in batch.replaced}  # a substitute that was bad as well is told of the same one
+    return {f"{_SEEN}{name}": float(seen[name]) for name, _ in clips.corpora} | {_BAD: float(len(places))}
 
 
 class Tally:
@@ -64,8 +65,8 @@ class Tally:
         self._quarantine.add(step, everywhere)
         row[_BAD] = float(len(self._quarantine))
         told = (
-            f"{count} bad clip{'s' if count > 1 else ''} replaced, {len(self._quarantine)} different so far, "
-            f"{self._most} allowed; the last: {everywhere[-1].reason}"
+            f"{count} clip{'s' if count > 1 else ''} replaced; different bad ones so far: {len(self._quarantine)}, "
+            f"allowed: {self._most}; the last: {everywhere[-1].reason}"
         )
         return [told]
 

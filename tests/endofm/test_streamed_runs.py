@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -184,13 +185,30 @@ def test_bad_clips_are_told_counted_and_the_same_after_a_new_start(spoilt: Path,
     counts = [row["bad_clips"] for row in metrics(tmp_path / "straight")]
     assert counts == sorted(counts) and counts[-1] == 1
     first = rows[0]["step"]
-    assert f"step {first}: 1 bad clip replaced, 1 different so far, 3 allowed; the last: {spoilt}" in text.getvalue()
+    assert (
+        f"step {first}: 1 clip replaced; different bad ones so far: 1, allowed: 3; the last: {spoilt}"
+        in text.getvalue()
+    )
     shutil.copytree(tmp_path / "straight", tmp_path / "again")
     for name in ("checkpoints/step-00000010.pt", "backbone.safetensors"):
         (tmp_path / "again" / name).unlink()
     train(configure(*SHORT), spoilt, tmp_path / "again")
     assert_same_run(tmp_path / "again", tmp_path / "straight")
     assert told(tmp_path / "again") == rows
+
+
+def test_a_place_is_counted_once_however_many_substitutes_are_bad(spoilt: Path, tmp_path: Path) -> None:
+    """With a block of one shard, whose clips are all bad but one."""
+    for key in ("tiny-1", "tiny-2"):
+        damage(spoilt, load_clips([spoilt]), key)
+    text = io.StringIO()
+    config = configure(*SHORT, "data.block_shards=1", "run.length=7 steps")
+    pretrain(config, [spoilt], tmp_path / "run", console=Console(file=text, width=400))
+    steps = Counter(row["step"] for row in told(tmp_path / "run"))
+    places = Counter(step for step, _ in {(row["step"], row["position"]) for row in told(tmp_path / "run")})
+    assert steps != places, "some substitutes were bad"
+    for step, count in places.items():
+        assert f"step {step}: {count} clip{'s' if count > 1 else ''} replaced; " in text.getvalue()
 
 
 def test_bad_clips_beyond_what_is_allowed_stop_the_run(spoilt: Path, tmp_path: Path) -> None:

@@ -52,17 +52,10 @@ class Health(nn.Module):
         return {"feature_rank": effective_rank(features_QD), "feature_diversity": diversity(features_QD)}
 
 
-def unit(features_XD: Tensor) -> Tensor:
-    """Features at unit length, in float32; of any dimensions, the last being the width."""
-    return normalize(features_XD.float(), dim=-1)
-
-
-def spread_about(mean_D: Tensor) -> Tensor:
-    """Root mean square distance of unit-length features from their mean, a scalar: 0 where all are alike, at most 1.
-
-    Of vectors of length 1 it is what their mean lacks to that length, so that means of parts are all it takes.
-    """
-    return (1 - mean_D.square().sum()).clamp_min(0).sqrt()
+def spread_of(features_XD: Tensor) -> Tensor:
+    """Root mean square distance of unit-length features from their mean, a scalar: 0 where all are alike, at most 1."""
+    unit_XD = normalize(features_XD.float(), dim=-1)
+    return (unit_XD - unit_XD.mean(dim=0)).square().sum(dim=-1).mean().sqrt()
 
 
 def effective_rank(features_QD: Tensor) -> float:

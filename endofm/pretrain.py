@@ -9,11 +9,10 @@ but weights, moments, the centre and the features that `health` remembers is car
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,30 +24,27 @@ from endocorpus.corpus.manifest import DESCRIPTOR, SHARDS
 from endocorpus.errors import DataError, UsageError
 from endofm import checkpoint as ckpt
 from endofm import start
+from endofm.books import Step, open_books
 from endofm.config import PretrainConfig
 from endofm.data.clips import ClipSet, load_clips
 from endofm.data.device import on_device
 from endofm.data.loader import make_loader
-from endofm.data.quarantine import Replaced
 from endofm.data.remote import is_url, redacted
 from endofm.data.settings import decided
-from endofm.data.tally import Tally, counted
+from endofm.data.tally import counted
 from endofm.data.views import ClipBatch, apply_views, told_of_short_clips
 from endofm.distributed import (
     World,
     agreed,
-    all_reduce_mean_,
     barrier,
     data_parallel,
     gather_rows,
-    gathered,
     gradients_stay_local,
     join_world,
     whole,
     whole_module_state,
 )
-from endofm.health import Alarms, Health
-from endofm.metrics import Cost, MetricsFile, RunLog
+from endofm.health import Health, spread_of
 from endofm.models.speed import compile_blocks_, cpu_threads, recompute_in_blocks_
 from endofm.models.transformer import Block, VideoTransformer
 from endofm.objectives import LossOutput, create_objective
@@ -56,7 +52,6 @@ from endofm.optim import Horizon, Schedule, clip_each_, make_optimizer, schedule
 from endofm.probe import ask, load_probe
 from endofm.resume import resume, save
 from endofm.run import Run, deterministic, sole_writer
-from endofm.sinks import Sink, open_sinks
 from endofm.stopping import REQUEUE, Stop, Stopped, stop_on_signals
 
 _PATIENCE = 5.0  # seconds, before it is said who is waited for
@@ -189,7 +184,6 @@ def _assemble(config: PretrainConfig, clips: ClipSet, run_dir: Path, world: Worl
 def _train(run: Run, start_step: int, stop: Stop) -> int:
     """The loop. Returns the number of steps done: all of them, unless `stop` was set on any process."""
     config, world = run.config.run, run.world
-    tally = Tally(run.run_dir, run.clips, world, start_step, run.config.data)
     loader = make_loader(
         run.clips,
         run.config.views,
@@ -203,39 +197,27 @@ def _train(run: Run, start_step: int, stop: Stop) -> int:
         pin_memory=world.device.type == "cuda",
         data=run.config.data,
     )
-    log = _open_log(run, start_step)
-    pending: list[Step] = []
-    books = _Books(run, tally, log, Skips(config.skipped_steps), Alarms())
+    books = open_books(run, start_step)
     _introduce(run, start_step)
-    if tally.lost:
-        run.say(
-            f"{run.run_dir / 'metrics.jsonl'}: lacks the rows of {tally.lost} of the {start_step} steps done; "
-            "clips_seen counts without them"
-        )
     done = saved = start_step
-    with contextlib.closing(loader), log:
+    with contextlib.closing(loader), books:
         batches = on_device(loader, world.device)
         while done < run.total_steps:
             batch, lost = _next_batch(batches, stop, world)
             if batch is not None:
-                pending.append(train_step(run, batch, done))
+                books.take(train_step(run, batch, done))
                 done += 1
             saving = batch is None or done % config.checkpoint_every == 0 or done == run.total_steps
-            if not (saving or done % _settle_every(run) == 0):
+            if not (saving or done % books.settle_every == 0):
                 continue
-            stopping = batch is None
-            if pending:
-                rows, stopping = settle(pending, stop)
-                stop.step_seconds = books.note(pending, rows, loader.waited_seconds)
+            stopping = books.settle(stop, loader.waited_seconds) or batch is None
             if (stopping or saving) and done > saved:
                 save(run, done)
                 saved = done
-            if pending:
-                log.tell(rows[-1])
-                pending.clear()
+            books.tell()
             if lost is not None:
                 raise lost
-            if stopping or batch is None:
+            if stopping:
                 break
     return done
 
@@ -264,34 +246,6 @@ def _workers(wanted: int) -> int:
     return min(wanted, len(os.sched_getaffinity(0)))
 
 
-def _open_log(run: Run, start_step: int) -> RunLog:
-    config, world = run.config, run.world
-    sinks: list[Sink] = []
-    if world.is_main:
-        extra = open_sinks(
-            run.run_dir,
-            start_step,
-            tensorboard=config.run.tensorboard,
-            wandb=config.run.wandb,
-            config=config.model_dump(mode="json"),
-        )
-        sinks = [MetricsFile(run.run_dir / "metrics.jsonl", start_step), *extra]
-    flops = run.objective.step_flops(config.views.view_shapes)
-    return RunLog(
-        sinks,
-        run.console,
-        start_step=start_step,
-        total_steps=run.total_steps,
-        log_every=config.run.log_every,
-        cost=Cost(config.run.batch_size, flops, world.device, world.peak_flops_per_s),
-    )
-
-
-def _settle_every(run: Run) -> int:
-    """Steps between looks at their numbers: a GPU would have to stop and wait each time."""
-    return 1 if run.world.device.type == "cpu" else run.config.run.log_every
-
-
 def _introduce(run: Run, start_step: int) -> None:
     """Say what is about to happen, before the first step, which may take long."""
     if start_step == run.total_steps:
@@ -311,27 +265,6 @@ def _introduce(run: Run, start_step: int) -> None:
         run.say(note)
     if run.probe:
         run.say(f"every {run.config.probe.every} steps, and after the last: {run.probe}")
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a step leaves behind until its numbers are fetched from the device.
-
-    Attributes:
-        number: of the step, from 0.
-        known: numbers that are the same on all processes.
-        measures: scalars of this process, still on the device.
-        counts: what this process adds to the sums over the run.
-        keys: of this process's clips.
-        replaced: the bad ones among them.
-    """
-
-    number: int
-    known: dict[str, float]
-    measures: dict[str, Tensor]
-    counts: dict[str, float]
-    keys: tuple[str, ...]
-    replaced: tuple[Replaced, ...]
 
 
 def train_step(run: Run, batch: ClipBatch, number: int) -> Step:
@@ -355,12 +288,15 @@ def train_step(run: Run, batch: ClipBatch, number: int) -> Step:
     optimizer.step()
     monitors = run.objective.after_step(number)
 
-    run.health.remember(gather_rows(torch.cat([output.features_BD for output in outputs])))
+    features_BD = gather_rows(torch.cat([output.features_BD for output in outputs]))
+    run.health.remember(features_BD)
     measured = run.health.measure() if (number + 1) % config.run.health_every == 0 else {}
     loss = torch.stack([output.loss.detach() for output in outputs]).mean()
     averaged = {key: torch.stack([output.monitors[key] for output in outputs]).mean() for key in outputs[0].monitors}
     known = {"step": number, **rates, **outputs[0].constants, **measured, **_ask_probe(run, number + 1)}
     measures = {"loss": loss, "grad_norm": grad_norm, **averaged, **monitors}
+    if len(features_BD) > 1:
+        measures["feature_spread"] = spread_of(features_BD)
     return Step(number, known, measures, counted(batch, run.clips), batch.keys, batch.replaced)
 
 
@@ -389,75 +325,6 @@ def _ask_probe(run: Run, done: int) -> dict[str, float]:
 def _draw_seed(seed: int, step: int, rank: int) -> int:
     """Seed of the draws inside the network (drop path), which differ from process to process."""
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
-
-
-def settle(pending: Sequence[Step], stop: threading.Event) -> tuple[list[dict[str, float]], bool]:
-    """The rows of these steps for the metrics file, equal on all processes, and whether any of them wants to stop.
-
-    One message between the processes and one wait for the device, whatever was measured.
-    """
-    measures = torch.stack([torch.stack([value.float() for value in step.measures.values()]) for step in pending])
-    asked = torch.full_like(measures[:1, :1], float(stop.is_set()))
-    counts = measures.new_tensor([list(step.counts.values()) for step in pending])
-    everything = all_reduce_mean_(torch.cat([asked.flatten(), measures.flatten(), counts.flatten()])).tolist()
-    wants, values = everything[0] > 0, iter(everything[1:])
-    rows = [step.known | {key: next(values) for key in step.measures} for step in pending]
-    for step, row in zip(pending, rows, strict=True):
-        row |= {key: next(values) for key in step.counts}
-    return rows, wants
-
-
-@dataclass
-class Skips:
-    """Steps whose numbers were not finite: they moved nothing, and a few in a row end the run.
-
-    All processes see the same averages, so they agree.
-    """
-
-    allowed: int
-    in_a_row: int = field(default=0, init=False)
-
-    def count(self, step: Step, row: dict[str, float]) -> list[str]:
-        """Take note of a step, and say if it was skipped; too many in a row are a DataError that names its clips."""
-        if math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"]):
-            self.in_a_row = 0
-            return []
-        self.in_a_row += 1
-        if self.in_a_row > self.allowed:
-            keys = ", ".join(gathered(step.keys))
-            raise DataError(
-                f"step {step.number}: the loss is {row['loss']}, its gradient's norm {row['grad_norm']}, in "
-                f"{self.in_a_row} steps in a row; clips: {keys}. The weights are those of before. Look at these clips; "
-                "if they are sound, start in another --run-dir with run.precision = 'fp32' or a lower "
-                "optim.lr_per_256_clips"
-            )
-        return [f"skipped: the loss is {row['loss']}, its gradient's norm {row['grad_norm']}; it has moved no weights"]
-
-
-@dataclass(frozen=True)
-class _Books:
-    """What is written down and said of steps."""
-
-    run: Run
-    tally: Tally
-    log: RunLog
-    skips: Skips
-    alarms: Alarms
-
-    def note(self, steps: Sequence[Step], rows: Sequence[dict[str, float]], waited_seconds: float) -> float:
-        """Take note of steps, whose rows `settle` gave; the time that one took, in seconds.
-
-        Args:
-            waited_seconds: spent waiting for batches so far.
-        """
-        for step, row in zip(steps, rows, strict=True):
-            for told in self.tally.note(step.number, row, step.replaced):
-                self.run.say(f"step {step.number}: {told}")
-        step_seconds = self.log.steps(rows, waited_seconds)
-        for step, row in zip(steps, rows, strict=True):
-            for warning in (*self.skips.count(step, row), *self.alarms.hear(row)):
-                self.run.say(f"step {step.number}: {warning}")
-        return step_seconds
 
 
 def _export(run: Run) -> Path:

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax, softmax
 
 from endofm.distributed import all_reduce_mean_, processes
-from endofm.health import spread_about, unit
 from endofm.models import ModelConfig, VideoTransformer, create_backbone
 from endofm.models.flops import Shape, passes, with_backward
 from endofm.models.heads import DINOHead
@@ -104,7 +103,7 @@ class Distillation(Objective):
             targets_GBK = softmax((logits_GBK - self.centre) / config.teacher_temperature, dim=-1)
             log_student_VBK = log_softmax(logits_VBK / config.student_temperature, dim=-1)
             pairs_GV = cross_entropies(targets_GBK, log_student_VBK)
-        self._part_means.append(_means(logits_GBK, targets_GBK, features_GBD))
+        self._part_means.append(_means(logits_GBK, targets_GBK))
         self._num_targets += targets_GBK.shape[:2].numel()
         monitors = _parts_of(pairs_GV.detach())
         constants = {"ema": self._momentum(step), "loss_at_chance": math.log(config.prototypes)}
@@ -121,21 +120,20 @@ class Distillation(Objective):
 
         Returns:
             What tells a collapse: `teacher_information` (see `told_by`), `teacher_entropy` (of a target, as a share of
-            ln K), `feature_spread` (see `spread_about`), and `centre_norm`, before it moves.
+            ln K) and `centre_norm`, before it moves.
         """
         pairs = zip(self.teacher.parameters(), self.student.parameters(), strict=True)
         apart = [(teacher, student) for teacher, student in pairs if teacher is not student]  # see `models.adapters`
         teachers: list[Tensor] = [teacher for teacher, _ in apart]
         torch._foreach_lerp_(teachers, [student for _, student in apart], 1 - self._momentum(step))
-        K, D = self.distillation.prototypes, self.encoder.config.embed_dim
+        K = self.distillation.prototypes
         means = all_reduce_mean_(torch.stack(self._part_means).mean(dim=0))
         self._part_means.clear()
-        batch_centre, target_K, feature_D, entropy = torch.split(means, [K, K, D, 1])
+        batch_centre, target_K, entropy = torch.split(means, [K, K, 1])
         monitors = {
             "teacher_entropy": entropy.squeeze() / math.log(K),
             "teacher_information": told_by(target_K, entropy.squeeze(), self._num_targets * processes()),
             "centre_norm": self.centre.norm(),
-            "feature_spread": spread_about(feature_D),
         }
         self._num_targets = 0
         # After a step that was skipped for its numbers, the centre stays finite as well.
@@ -250,12 +248,11 @@ def mean_over_pairs(pairs_GV: Tensor) -> Tensor:
     return pairs_GV.sum() / (num_globals * (num_views - 1))
 
 
-def _means(logits_GBK: Tensor, targets_GBK: Tensor, features_GBD: Tensor) -> Tensor:
-    """Side by side, the means over views and clips of logits [K], targets [K], unit-length features [D], and of the
-    entropy of a target [1]: means of parts and of processes can be averaged again, and travel in one message."""
+def _means(logits_GBK: Tensor, targets_GBK: Tensor) -> Tensor:
+    """Side by side, the means over views and clips of logits [K] and targets [K], and of the entropy of a target [1]:
+    means of parts and of processes can be averaged again, and travel in one message."""
     entropy = torch.special.entr(targets_GBK).sum(-1).mean()[None]
-    means = [values.float().mean(dim=(0, 1)) for values in (logits_GBK, targets_GBK, unit(features_GBD))]
-    return torch.cat([*means, entropy])
+    return torch.cat([logits_GBK.float().mean(dim=(0, 1)), targets_GBK.mean(dim=(0, 1)), entropy])
 
 
 def _parts_of(pairs_GV: Tensor) -> dict[str, Tensor]:

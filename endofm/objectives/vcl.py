@@ -22,8 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool3d, cosine_similarity, cross_entropy, log_softmax, normalize, softmax
 
-from endofm.distributed import all_reduce_mean_, gather_rows, global_rows
-from endofm.health import spread_about, unit
+from endofm.distributed import gather_rows, global_rows
 from endofm.models import ModelConfig, VideoTransformer, create_backbone
 from endofm.models.flops import Shape, passes, with_backward
 from endofm.objectives.base import LossOutput, Objective, ObjectiveSettings
@@ -90,7 +89,6 @@ class Vcl(Objective):
         self.register_buffer("queue_QVC", torch.zeros(config.queue, 6, 2 * K))
         self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
         self._scores: list[Tensor] = []  # of the parts of the step at hand, over all processes
-        self._features: list[Tensor] = []  # means of unit-length features of the same parts
 
     @property
     def encoder(self) -> VideoTransformer:
@@ -118,7 +116,6 @@ class Vcl(Objective):
                 "loss_local": self._local(six, tokens, scores_VBC, step),
             }
             monitors = {name: value.detach() for name, value in parts.items()}
-            self._features.append(unit(features_VBD[:2].detach()).mean(dim=(0, 1)))
         return LossOutput(torch.stack(list(parts.values())).sum(), features_VBD[V1].detach(), monitors)
 
     def _score(self, features_VBD: Tensor) -> Tensor:
@@ -238,14 +235,12 @@ class Vcl(Objective):
         """Remember the scores of the step's clips, of all processes; concepts keep their length.
 
         Returns:
-            `feature_spread` (see `spread_about`), and `concept_information`: how much the static concepts of a clip
-            tell about which clip it is; see `information`.
+            `concept_information`: how much the static concepts of a clip tell about which clip it is; see
+            `information`.
         """
         scores_RVC = torch.cat(self._scores)
         self._scores.clear()
         static_RK = softmax(scores_RVC[:, V1, : self.config.concepts] / self.config.concept_temperature, dim=1)
-        feature_D = all_reduce_mean_(torch.stack(self._features).mean(dim=0))
-        self._features.clear()
         if size := len(self.queue_QVC):
             newest = scores_RVC[-size:]
             places = (self.pushed + torch.arange(len(newest), device=newest.device)) % size
@@ -255,7 +250,7 @@ class Vcl(Objective):
             self.pushed += torch.where(sound, len(newest), 0)
         for concepts_CE in self.concepts.values():
             concepts_CE.copy_(normalize(concepts_CE, dim=1))
-        return {"feature_spread": spread_about(feature_D), "concept_information": information(static_RK)}
+        return {"concept_information": information(static_RK)}
 
     def step_flops(self, shapes: Sequence[Shape]) -> int:
         """Three passes over the views and over the differences, which have the clips' shapes."""

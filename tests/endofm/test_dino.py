@@ -190,7 +190,6 @@ def test_monitors_know_collapse() -> None:
     dino.loss(views, 0)
     healthy = dino.after_step(0)
     assert 0 < healthy["teacher_entropy"] < 1
-    assert healthy["feature_spread"] > 0
     assert 0 < healthy["teacher_information"] <= 1
     dino = make_dino()  # with the centre still at 0
     nn.init.zeros_(dino.teacher.backbone.norm.weight)  # every clip gets the same feature
@@ -199,7 +198,6 @@ def test_monitors_know_collapse() -> None:
     dino.loss(views, 0)
     collapsed = dino.after_step(0)
     assert collapsed["teacher_entropy"].item() == pytest.approx(1, abs=1e-5)
-    assert collapsed["feature_spread"].item() == pytest.approx(0, abs=1e-3)
     assert collapsed["teacher_information"].item() == pytest.approx(0, abs=1e-5)
 
 

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from endofm.config import load_config
-from endofm.health import REMEMBERED, Alarms, Health, diversity, effective_rank, spread_about, unit
+from endofm.health import REMEMBERED, Alarms, Health, diversity, effective_rank, spread_of
 from endofm.pretrain import pretrain
 from tests.endofm.conftest import ClipSpec, write_corpus
 from tests.endofm.test_pretrain import TINY
@@ -37,7 +37,7 @@ def test_features_that_are_all_alike() -> None:
     alike = torch.ones(20, 8)
     assert effective_rank(alike) == pytest.approx(1)
     assert diversity(alike) == pytest.approx(0, abs=1e-12)
-    assert spread_about(unit(alike).mean(dim=0)).item() == pytest.approx(0, abs=1e-3)
+    assert spread_of(alike).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_diversity_and_spread_of_known_angles() -> None:
@@ -45,7 +45,7 @@ def test_diversity_and_spread_of_known_angles() -> None:
     features = torch.eye(2).repeat(50, 1)
     different = 2 * 50 * 50 / (100 * 99)  # share of pairs at a right angle
     assert diversity(features) == pytest.approx(different)
-    assert spread_about(unit(features).mean(dim=0)).item() == pytest.approx(math.sqrt(0.5))
+    assert spread_of(features).item() == pytest.approx(math.sqrt(0.5))
 
 
 def test_features_of_a_skipped_step_are_not_remembered() -> None:

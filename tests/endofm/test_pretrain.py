@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from endocorpus.corpus.files import sole_user
 from endocorpus.errors import DataError, UsageError
 from endofm import pretrain as module
+from endofm.books import Books
 from endofm.checkpoint import latest_checkpoint, load_checkpoint
 from endofm.cli import main
 from endofm.config import PretrainConfig, load_config
@@ -142,6 +143,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from endofm import pretrain as module
+from endofm.books import Books
 from endofm.config import load_config
 
 corpus, run_dir, kill_at, *overrides = sys.argv[1:]
@@ -297,7 +299,7 @@ def test_numbers_that_are_fetched_late_are_the_same(
     corpus: Path, tmp_path: Path, straight: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU, which is asked for them every now and then."""
-    monkeypatch.setattr(module, "_settle_every", lambda _run: 7)
+    monkeypatch.setattr(Books, "settle_every", 7)
     train(configure(), corpus, tmp_path)
     assert_same_run(tmp_path, straight)
 

@@ -1,6 +1,7 @@
-"""Who am I among the processes of this run: the only reader of RANK, WORLD_SIZE and LOCAL_RANK.
+"""Who am I among the processes of this run, by RANK, WORLD_SIZE and LOCAL_RANK, and what these say to each other.
 
-`torchrun` sets those; without it a run is a world of one. Everything below is handed a `World` value.
+`torchrun` sets those; without it a run is a world of one. Everything below is handed a `World` value; only the command
+line looks at LOCAL_RANK itself, to speak once for a machine.
 """
 
 from __future__ import annotations

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from endocorpus.corpus.files import atomic_file, fsync_file
 from endocorpus.errors import DataError, UsageError
 from endocorpus.settings import to_toml
 from endofm import checkpoint as ckpt
 from endofm import start
-from endofm.config import UNCOMPARED
+from endofm.config import UNCOMPARED, PretrainConfig
 from endofm.distributed import gathered, load_whole_state_, whole_state
 from endofm.run import Run
 
@@ -110,7 +111,7 @@ def _begin(run: Run) -> None:
 
 
 def _refuse_another_run(path: Path, saved: ckpt.Checkpoint, run: Run) -> None:
-    before, now = _flat(saved.config), _flat(run.config.model_dump(mode="json"))
+    before, now = _flat(_completed(saved.config)), _flat(run.config.model_dump(mode="json"))
     for key in sorted((before.keys() | now.keys()) - UNCOMPARED):
         if before.get(key) != now.get(key):
             raise UsageError(
@@ -125,6 +126,14 @@ def _refuse_another_run(path: Path, saved: ckpt.Checkpoint, run: Run) -> None:
             f"{path}: begun with other clips: {_what_changed(run)}; "
             f"go on with the same corpora in the same order and the same mixture{also}, or name another --run-dir"
         )
+
+
+def _completed(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A configuration with the settings that came after it: their defaults change nothing that was there before."""
+    try:
+        return PretrainConfig.model_validate_json(json.dumps(config)).model_dump(mode="json")
+    except (ValidationError, UsageError):  # it has settings that are gone by now
+        return config
 
 
 def _what_changed(run: Run) -> str:

@@ -29,6 +29,7 @@ from endofm.checkpoint import latest_checkpoint, load_checkpoint
 from endofm.cli import main
 from endofm.config import PretrainConfig, load_config
 from endofm.pretrain import PretrainResult, pretrain
+from endofm.seal import seal
 from tests.endofm.conftest import ClipSpec, MakeCorpus, write_corpus, write_mix
 
 TINY = (
@@ -201,6 +202,24 @@ def test_a_run_goes_on_from_any_step(corpus: Path, tmp_path: Path, kind: str) ->
                 path.unlink()
         assert train(config, corpus, run_dir).exit_code == 0
         assert_same_run(run_dir, tmp_path / "straight")
+
+
+def test_settings_that_came_later_had_their_defaults(corpus: Path, tmp_path: Path, straight: Path) -> None:
+    """A run goes on with the next version, which knows one setting more."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(straight, run_dir)
+    newest = latest_checkpoint(run_dir)
+    assert newest is not None
+    content = torch.load(newest, weights_only=True)
+    del content["config"]["model"]["attends"], content["config"]["views"]["clamp"]
+    torch.save(content, newest)
+    seal(newest)
+    assert train(configure(), corpus, run_dir).exit_code == 0
+    content["config"]["views"]["clamp"] = False
+    torch.save(content, newest)
+    seal(newest)
+    with pytest.raises(UsageError, match=r"begun with views\.clamp = False, and now it is True"):
+        train(configure(), corpus, run_dir)
 
 
 def test_rows_that_a_crash_of_the_machine_took_are_missed(corpus: Path, tmp_path: Path) -> None:

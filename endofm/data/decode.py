@@ -16,7 +16,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from endocorpus.errors import DataError
-from endofm.data.planes import as_420, check_size, copy_cut, rgb_of
+from endofm.data.planes import as_420, copy_cut, rgb_of
 
 
 def decode_cuts(
@@ -35,7 +35,7 @@ def decode_cuts(
         frame_indices: frames wanted, counted from 0 in presentation order; strictly increasing.
         num_frames: frames the clip is said to have; every index must be below it.
         size: height and width that its frames are said to have, pixels.
-        cuts_U5: what to keep of each frame, and where; see `planes.OFFSET`.
+        cuts_U5: what to keep of each frame, and where; see `planes.lay_out`.
         out: uint8 [bytes], what to write to.
 
     Returns:
@@ -49,7 +49,10 @@ def decode_cuts(
     """
     first: NDArray[np.float32] | None = None
     for (index, frame, matrix), cut in zip(_planar(data, frame_indices, num_frames), cuts_U5, strict=True):
-        check_size(frame, size)
+        if (frame.height, frame.width) != size:
+            height, width = size
+            found = f"{frame.width}x{frame.height}"
+            raise DataError(f"the clip should be {width}x{height} pixels, but its frames are {found}")
         if first is not None and not np.array_equal(matrix, first):
             raise DataError(f"the colours of frame {index} are tagged otherwise than those before it")
         first = matrix

@@ -15,12 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
-from endocorpus.errors import DataError
 from endofm.data.plan import ViewPlan
-
-OFFSET, TOP, LEFT, HEIGHT, WIDTH = range(5)
-"""Columns of a table of cuts: the first byte of a cut, and which pixels of its frame it holds. Its three planes follow
-each other, row by row, brightness first."""
 
 HALVED = 1  # how often the sides of the colour planes are halved: 4:2:0
 _ASIS = {"yuv420p": False, "yuvj420p": True}  # formats that are taken as they come; whether their name means full range
@@ -47,8 +42,9 @@ def lay_out(
         halved: how often the sides of the colour planes are halved.
 
     Returns:
-        For each clip a table of cuts, int64 [U, 5], a row for each of `plan.frames_needed`; see `OFFSET`. And how many
-        bytes they take together.
+        For each clip a table of cuts, int64 [U, 5], a row for each of `plan.frames_needed`: the first byte of a cut,
+        then top, left, height and width of the pixels of its frame that it holds. Its three planes follow each other,
+        row by row, brightness first. And how many bytes all cuts take together.
     """
     tables, end = [], 0
     for plan, size in zip(plans, sizes, strict=True):
@@ -94,13 +90,12 @@ def copy_cut(frame: VideoFrame, cut: NDArray[np.int64], out: NDArray[np.uint8]) 
 
 
 def planes_of(frame: VideoFrame) -> list[NDArray[np.uint8]]:
-    """The planes of a frame, uint8 [rows, columns], in libav's memory."""
-    return [
-        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[  # type: ignore[call-overload]  # a plane is a buffer; its stub does not say
-            : plane.height, : plane.width
-        ]
-        for plane in frame.planes
-    ]
+    """The planes of a frame, uint8 [rows, columns], in libav's memory, whose rows may be longer."""
+    planes = []
+    for plane in frame.planes:
+        flat = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]  # a buffer; its stub does not say
+        planes.append(flat.reshape(-1, plane.line_size)[: plane.height, : plane.width])
+    return planes
 
 
 def as_420(frame: VideoFrame, reformatter: VideoReformatter) -> tuple[VideoFrame, NDArray[np.float32]]:
@@ -150,10 +145,3 @@ def rgb_of(frame: VideoFrame, matrix: NDArray[np.float32]) -> NDArray[np.uint8]:
     rgb_3HW = rgb_3hw.repeat(2, axis=1).repeat(2, axis=2)[:, :height, :width]
     rgb_3HW = rgb_3HW + matrix[:, 0, None, None] * brightness_HW
     return np.ascontiguousarray(rgb_3HW.round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
-
-
-def check_size(frame: VideoFrame, size: tuple[int, int]) -> None:
-    """Raise DataError where a frame is not of the height and width that the corpus says."""
-    if (frame.height, frame.width) != size:
-        height, width = size
-        raise DataError(f"the clip should be {width}x{height} pixels, but its frames are {frame.width}x{frame.height}")

@@ -55,7 +55,7 @@ class ClipBatch:
     """
 
     pixels: Tensor  # uint8 [bytes]: planes of the frames that the views need, cut; see `planes`
-    cuts_BU5: Tensor  # int64: where each of them lies and which pixels it holds, see `planes.OFFSET`
+    cuts_BU5: Tensor  # int64: where each of them lies and which pixels it holds, see `planes.lay_out`
     to_rgb_B34: Tensor  # float32: what makes RGB of a clip's planes, see `planes.rgb_matrix`
     picks_BT: Tensor  # int64: for every frame of every view, views one after the other, its index in U
     boxes_BV4: Tensor  # int64: top, left, height, width, pixels

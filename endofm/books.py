@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -91,7 +89,7 @@ class Skips:
 
 @dataclass
 class Books:
-    """The books of a run; close them, or use them in a `with`."""
+    """The books of a run. What was written is safe once `log` is closed."""
 
     run: Run
     tally: Tally
@@ -139,13 +137,6 @@ class Books:
         if self._last_row is not None:
             self.log.tell(self._last_row)
             self._last_row = None
-
-    def __enter__(self) -> Self:
-        self.log.__enter__()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.log.__exit__(kind, error, at)
 
 
 def open_books(run: Run, start_step: int) -> Books:

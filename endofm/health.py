@@ -37,10 +37,7 @@ class Health(nn.Module):
 
         A step with numbers that are not finite is passed over, without asking the device about it.
         """
-        places_B = (self.seen + torch.arange(len(features_BD), device=self.seen.device)) % REMEMBERED
-        sound = features_BD.isfinite().all()
-        self.features_QD[places_B] = torch.where(sound, features_BD.float(), self.features_QD[places_B])
-        self.seen += torch.where(sound, len(features_BD), 0)
+        remember_(self.features_QD, self.seen, features_BD)
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
@@ -50,6 +47,23 @@ class Health(nn.Module):
             return {}
         features_QD = self.features_QD[:known]
         return {"feature_rank": effective_rank(features_QD), "feature_diversity": diversity(features_QD)}
+
+
+def remember_(ring_QX: Tensor, seen: Tensor, newest_BX: Tensor) -> None:
+    """Write rows over the oldest ones of a ring; nothing, if any number of them is not finite.
+
+    The decision is taken on the device, which nobody waits for.
+
+    Args:
+        ring_QX: of any dimensions after the first.
+        seen: how many rows were ever written, an int64 scalar, which is moved on.
+        newest_BX: the last Q of them count.
+    """
+    newest_BX = newest_BX[-len(ring_QX) :].to(ring_QX.dtype)
+    places_B = (seen + torch.arange(len(newest_BX), device=seen.device)) % len(ring_QX)
+    sound = newest_BX.isfinite().all()
+    ring_QX[places_B] = torch.where(sound, newest_BX, ring_QX[places_B])
+    seen += torch.where(sound, len(newest_BX), 0)
 
 
 def spread_of(features_XD: Tensor) -> Tensor:

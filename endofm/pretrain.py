@@ -200,7 +200,7 @@ def _train(run: Run, start_step: int, stop: Stop) -> int:
     books = open_books(run, start_step)
     _introduce(run, start_step)
     done = saved = start_step
-    with contextlib.closing(loader), books:
+    with contextlib.closing(loader), books.log:
         batches = on_device(loader, world.device)
         while done < run.total_steps:
             batch, lost = _next_batch(batches, stop, world)

@@ -21,18 +21,17 @@ def forward_flops(config: ModelConfig, shape: Shape, places: int | None = None) 
     seen = N if places is None else places
     adapters = {"none": 0, "st12": 1, "st24": 2}[config.adapters]
     adapter = 2 * T * seen * config.adapter_width * (2 * D + 3)
-    block = block_flops(T, seen, D, int(D * config.mlp_ratio), attends_time=config.attends == "space-time")
+    block = block_flops(T, seen, D, int(D * config.mlp_ratio), attends_time=config.attends_time)
     return embed + config.depth * (block + adapters * adapter)
 
 
 def block_flops(T: int, N: int, D: int, hidden: int, *, attends_time: bool = True) -> int:
     """Operations of one block of width `D` over `T` frames of `N` patches, with `hidden` units in its perceptron."""
-    if not attends_time:  # T pictures, one by one
-        return T * (2 * (N + 1) * (4 * D * D + 2 * D * hidden) + 4 * (N + 1) ** 2 * D)
     time = 2 * T * N * 5 * D * D + 4 * N * T * T * D  # queries, keys, values, projection, temporal_fc; attention
     space = 2 * T * (N + 1) * 4 * D * D + 4 * T * (N + 1) ** 2 * D
-    perceptron = 2 * (T * N + 1) * 2 * D * hidden
-    return time + space + perceptron
+    class_tokens = 1 if attends_time else T
+    perceptron = 2 * (T * N + class_tokens) * 2 * D * hidden
+    return (time if attends_time else 0) + space + perceptron
 
 
 def passes(config: ModelConfig, shapes: Iterable[Shape]) -> int:

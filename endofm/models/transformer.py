@@ -61,6 +61,11 @@ class ModelConfig(Settings):
     )
     adapter_width: int = Field(default=384, ge=1, description="Of the bottleneck of an adapter.")
 
+    @property
+    def attends_time(self) -> bool:
+        """Whether tokens look along time; if not, every frame has a class token of its own."""
+        return self.attends == "space-time"
+
     @field_validator("num_heads")
     @classmethod
     def _heads_divide_width(cls, num_heads: int, info: ValidationInfo) -> int:
@@ -92,7 +97,7 @@ class VideoTransformer(nn.Module):
         self.patch_embed = PatchEmbed(None, config.patch_size, embed_dim=width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid_size**2, width))
-        if config.attends == "space-time":
+        if config.attends_time:
             self.time_embed = nn.Parameter(torch.zeros(1, config.num_frames, width))
         rates = torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
         before = {"none": (), "st12": ("perceptron",), "st24": ("attention", "perceptron")}[config.adapters]
@@ -106,7 +111,7 @@ class VideoTransformer(nn.Module):
                     rate,
                     config.attention,
                     adapters,
-                    attends_time=config.attends == "space-time",
+                    attends_time=config.attends_time,
                 )
                 for rate in rates
             ]
@@ -159,14 +164,14 @@ class VideoTransformer(nn.Module):
                 the tokens are [B, 1+K*T, D] in this order. What the others show has no influence.
         """
         (tokens_BLD,), T = self._encode([clip_BCTHW], places_BK), clip_BCTHW.shape[2]
-        if self.config.attends == "space":
+        if not self.config.attends_time:
             cls_B1D = self._class_token(tokens_BLD, T)[:, None]
             tokens_BLD = torch.cat([cls_B1D, tokens_BLD[:, T:]], dim=1)
         return self._normed(tokens_BLD)
 
     def _class_token(self, tokens_BLD: Tensor, num_frames: int) -> Tensor:
         """That of the clip [B, D]; the mean of those of its frames, where these have their own."""
-        return tokens_BLD[:, 0] if self.config.attends == "space-time" else tokens_BLD[:, :num_frames].mean(dim=1)
+        return tokens_BLD[:, 0] if self.config.attends_time else tokens_BLD[:, :num_frames].mean(dim=1)
 
     def _normed(self, tokens: Tensor) -> Tensor:
         normed: Tensor = self.norm(tokens)
@@ -185,12 +190,12 @@ class VideoTransformer(nn.Module):
         patches_FND = self.patch_embed(clip_BCTHW.transpose(1, 2).flatten(0, 1))
         patches_FND = patches_FND + positions(self.pos_embed, rows, columns)
         patches_BNTD = patches_FND.unflatten(0, (B, T)).transpose(1, 2)
-        if self.config.attends == "space-time":
+        if self.config.attends_time:
             patches_BNTD = patches_BNTD + times(self.time_embed, T)
         if places_BK is not None:
             patches_BNTD = at_places(patches_BNTD, places_BK)
         cls_1D = self.cls_token[0] + self.pos_embed[0, :1]
-        class_tokens = 1 if self.config.attends == "space-time" else T
+        class_tokens = 1 if self.config.attends_time else T
         return torch.cat([cls_1D.expand(B, class_tokens, -1), patches_BNTD.flatten(1, 2)], dim=1)
 
     def grid_of(self, clip_BCTHW: Tensor) -> tuple[int, int]:

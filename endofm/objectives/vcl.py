@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool3d, cosine_similarity, cross_entropy, log_softmax, normalize, softmax
 
 from endofm.distributed import gather_rows, global_rows
+from endofm.health import remember_
 from endofm.models import ModelConfig, VideoTransformer, create_backbone
 from endofm.models.flops import Shape, passes, with_backward
 from endofm.objectives.base import LossOutput, Objective, ObjectiveSettings
@@ -241,13 +242,8 @@ class Vcl(Objective):
         scores_RVC = torch.cat(self._scores)
         self._scores.clear()
         static_RK = softmax(scores_RVC[:, V1, : self.config.concepts] / self.config.concept_temperature, dim=1)
-        if size := len(self.queue_QVC):
-            newest = scores_RVC[-size:]
-            places = (self.pushed + torch.arange(len(newest), device=newest.device)) % size
-            # Of a step that was skipped for its numbers, nothing is remembered.
-            sound = newest.isfinite().all()
-            self.queue_QVC[places] = torch.where(sound, newest, self.queue_QVC[places])
-            self.pushed += torch.where(sound, len(newest), 0)
+        if len(self.queue_QVC):
+            remember_(self.queue_QVC, self.pushed, scores_RVC)
         for concepts_CE in self.concepts.values():
             concepts_CE.copy_(normalize(concepts_CE, dim=1))
         return {"concept_information": information(static_RK)}

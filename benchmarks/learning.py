@@ -36,10 +36,11 @@ from endocorpus.phantom.camera import Path as CameraPath
 from endocorpus.phantom.lumen import lesion_site
 from endocorpus.phantom.video import encode as encode_video
 from endofm.bench import hardware
-from endofm.config import PretrainConfig, load_config
+from endofm.config import load_config
+from endofm.data.views import ViewScheme
 from endofm.health import Alarms, effective_rank
 from endofm.models import create_backbone
-from endofm.probe import encode, knn, load_probe, raw_pixels
+from endofm.probe import Probe, encode, knn, load_probe, raw_pixels
 
 # What is alike in all recordings, so that it cannot tell one from another better than the lesion does. A first version
 # left it to chance, and what the runs learned was the direction of the dark end and the complexion of the person.
@@ -73,8 +74,9 @@ def main() -> None:
     out, config = arguments.out, load_config("tiny", arguments.set)
     for name, (seed, lesions) in SETS.items():
         make_corpus(out, name, seed, lesions)
-    baselines = {name: ask(raw_pixels(side), config, out) for name, side in PIXELS.items()}
-    runs = [run(out, arguments.set, seed) for seed in arguments.seeds]
+    probe = load_probe(out / "heldout", config.probe.label)
+    baselines = {name: ask(raw_pixels(side), probe, config.views) for name, side in PIXELS.items()}
+    runs = [run(out, arguments.set, seed, probe) for seed in arguments.seeds]
     results = {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "hardware": hardware(),
@@ -185,22 +187,21 @@ def call(module: str, *arguments: str | Path) -> None:
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def ask(network: torch.nn.Module, config: PretrainConfig, out: Path) -> dict[str, float]:
-    """Balanced accuracy on the held-out corpus, and how many directions the features use."""
-    probe = load_probe(out / "heldout", config.probe.label)
-    features_ND = encode(network, probe, config.views)
+def ask(network: torch.nn.Module, probe: Probe, views: ViewScheme) -> dict[str, float]:
+    """Balanced accuracy of the nearest neighbours of held-out clips, and how many directions the features use."""
+    features_ND = encode(network, probe, views)
     accuracy = knn(features_ND, probe.targets_N, probe.groups_N)
     return {"knn": accuracy.balanced, "rank": effective_rank(features_ND)}
 
 
-def run(out: Path, overrides: Sequence[str], seed: int) -> dict[str, Any]:
+def run(out: Path, overrides: Sequence[str], seed: int, probe: Probe) -> dict[str, Any]:
     """One pre-training run, unless it is complete already: the probe before it, and what its metrics file says."""
     run_dir, note = out / f"run-{seed}", out / f"run-{seed}.json"
     settings = [*overrides, f"run.seed={seed}"]
     config = load_config("tiny", settings)
     if not note.exists():
         torch.manual_seed(seed)  # the draw with which the run begins
-        before = ask(create_backbone(config.model.shape), config, out)
+        before = ask(create_backbone(config.model.shape), probe, config.views)
         options = [part for setting in settings for part in ("--set", setting)]
         began, began_cpu = time.time(), cpu_seconds()
         call(

@@ -32,7 +32,7 @@ from endofm.models import load_backbone
 from endofm.objectives import Objective, create_objective
 from endofm.optim import Horizon
 from endofm.pretrain import pretrain
-from endofm.probe import Probe, encode, knn, load_probe
+from endofm.probe import Probe, ask, load_probe
 from endofm.start import freeze_
 
 COMMON = ("run.checkpoint_every=100000", "run.num_workers=0", "run.log_every=100000")
@@ -95,7 +95,7 @@ def main() -> None:
             for seed in arguments.seeds:
                 sets = [*COMMON, *overrides, f"run.length={arguments.steps} steps", f"run.seed={seed}"]
                 config = load_config(BASE, sets)
-                before.append(ask(make(config).encoder, probe, config))
+                before.append(accuracy(make(config).encoder, probe))
                 after.append(trained(config, corpus, Path(folder) / f"{list(ARMS).index(arm)}-{seed}", probe))
             rows[arm] = Row(
                 gflops=flops(load_config(BASE, overrides)) / 1e9,
@@ -166,14 +166,12 @@ def trained(config: PretrainConfig, corpus: Path, run_dir: Path, probe: Probe) -
     """Accuracy after a run."""
     backbone = pretrain(config, [corpus], run_dir, console=Console(quiet=True)).backbone
     assert backbone is not None
-    return ask(load_backbone(backbone), probe, config)
+    return accuracy(load_backbone(backbone), probe)
 
 
-def ask(backbone: torch.nn.Module, probe: Probe, config: PretrainConfig) -> float:
-    """Balanced accuracy of the nearest neighbours; every arm's network is shown the same."""
-    assert config.model.num_frames == load_config(BASE).model.num_frames
-    features_ND = encode(backbone, probe, load_config(BASE).views)
-    return knn(features_ND, probe.targets_N, probe.groups_N).balanced
+def accuracy(backbone: torch.nn.Module, probe: Probe) -> float:
+    """Balanced; the networks of all arms are shown the views of `BASE`."""
+    return ask(backbone, probe, load_config(BASE).views)[learning.KNN]
 
 
 def report(rows: dict[str, Row], arguments: argparse.Namespace, probe: Probe) -> None:

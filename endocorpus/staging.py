@@ -45,7 +45,7 @@ from endocorpus.sources.layout import Source
 
 WORK = ".build"
 ENCODED, ANNOTATED, RECEIPTS = "encoded", "annotated", "receipts"
-_FORMAT = 2  # raise it when the same plan would be encoded to other bytes
+_FORMAT = 3  # raise it when the same plan would be encoded to other bytes
 _RECEIPT = "receipt.json"
 _ROWS = "annotations.parquet"
 RETRIED = {Reason.TIMED_OUT, Reason.CHANGED, Reason.UNREADABLE}  # may be otherwise the next time, so it is tried

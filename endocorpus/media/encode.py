@@ -30,6 +30,7 @@ from endocorpus.media.probe import (
     digest_media,
     is_turned,
     main_video,
+    nameless,
     open_image,
     open_video,
     pass_on_machine_error,
@@ -111,7 +112,7 @@ def _input(plan: RecordingPlan, root: Path, stack: ExitStack) -> tuple[Path | No
     if plan.recording.media.kind == "frames":
         return None, _raw_frames(plan, root)
     if plan.facts.container != "dicom":
-        return path.absolute(), None
+        return stack.enter_context(nameless(path)), None
     if plan.facts.codec == "pictures":
         return None, (picture.tobytes() for picture in pictures(path))
     return stack.enter_context(stream_in_memory(path)), None
@@ -171,7 +172,8 @@ def _command(plan: RecordingPlan, path: Path | None, config: EncodeConfig) -> li
         map_metadata=-1,
         map_chapters=-1,
         **{"metadata:s:v:0": "encoder="},
-        **{"bsf:v": "setts=duration=1"},  # or a clip's last frame lasts as long as it does in the source
+        # Without the first, a clip's last frame lasts as long as it does in the source. The second takes off SEI.
+        **{"bsf:v": "setts=duration=1,filter_units=remove_types=6"},
         a53cc=0,
         an=None,
         sn=None,

@@ -9,6 +9,7 @@ import errno
 import os
 import stat
 import statistics
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -106,14 +107,26 @@ def open_video(path: Path) -> Iterator[InputContainer]:
         Excluded: not a video of a known kind.
     """
     if not _is_unicode(str(path)):
-        _exclude(Reason.UNREADABLE, "its name is not valid Unicode, which libav cannot open; rename it")
-    try:
-        # With its scheme and absolute, or a name such as "12:30.mp4" would be taken for a protocol.
-        container = av.open(f"file:{path.absolute()}", options=OPEN_OPTIONS, metadata_errors="ignore")
-    except Exception as error:  # noqa: BLE001 - libav and its bindings raise whatever they stumble over
-        _exclude(Reason.NOT_A_VIDEO, f"libav: {_judge(error, path)}")
-    with container:
-        yield container
+        _exclude(Reason.UNREADABLE, "its name is not valid Unicode, which tables and pages cannot show; rename it")
+    with nameless(path) as unnamed:
+        try:
+            # With its scheme and absolute, or a name such as "12:30.mp4" would be taken for a protocol.
+            container = av.open(f"file:{unnamed}", options=OPEN_OPTIONS, metadata_errors="ignore")
+        except Exception as error:  # noqa: BLE001 - libav and its bindings raise whatever they stumble over
+            _exclude(Reason.NOT_A_VIDEO, f"libav: {_judge(error, path)}")
+        with container:
+            yield container
+
+
+@contextmanager
+def nameless(path: Path) -> Iterator[Path]:
+    """An absolute path to an open file that does not hold its name, which may be a patient's.
+
+    libav and ffmpeg get this one: the list of processes shows their arguments to everybody, and they quote their
+    inputs in what they say. It works in child processes too. Where there is no /proc, it is the file's own path.
+    """
+    with path.open("rb") as file:
+        yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}") if sys.platform == "linux" else path.absolute()
 
 
 def _judge(error: Exception, path: Path) -> str:

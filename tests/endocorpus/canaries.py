@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,9 +132,9 @@ def _run(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr.decode(errors="replace")
 
 
-def _tags(birds: Aviary, kind: str, keys: Iterable[str], stream: str = "") -> list[str]:
+def _tags(birds: Aviary, kind: str, keys: str, stream: str = "") -> list[str]:
     out = []
-    for number, key in enumerate(keys):
+    for number, key in enumerate(keys.split()):
         word = birds.word(f"{kind}: {key}{stream}", chinese=number % 3 == 2)
         out += [f"-metadata{stream}", f"{key}={word}"]
     return out
@@ -161,7 +161,7 @@ _SOUND = ("-f", "lavfi", "-i", "sine=d=1.2")
 _COPY = ("-r", "25", "-i")
 
 
-def quicktime(path: Path, kind: str, keys: Sequence[str], birds: Aviary) -> Path:
+def quicktime(path: Path, kind: str, keys: str, birds: Aviary) -> Path:
     """mp4 or mov: tags, sound, subtitles, chapters, a cover, a time code, names of tracks, and boxes of our own."""
     folder = path.parent / f"make-{kind}" / kind
     folder.mkdir(parents=True)
@@ -172,11 +172,11 @@ def quicktime(path: Path, kind: str, keys: Sequence[str], birds: Aviary) -> Path
     codecs += ["-disposition:v:1", "attached_pic"] if kind == "mp4" else ["-movflags", "use_metadata_tags"]
     tags = _tags(birds, kind, keys)
     for which in (":s:v:0", ":s:a:0", ":s:s:0"):
-        tags += _tags(birds, kind, ("handler_name", "title"), which)
+        tags += _tags(birds, kind, "handler_name title", which)
     tags += ["-metadata", f"location={_GPS}", "-metadata", "creation_time=1977-07-07T07:07:07Z"]
     clock = ["-timecode", "09:21:00:00"]
     if kind == "mov":
-        clock += _tags(birds, kind, ("reel_name",), ":s:v:0")
+        clock += _tags(birds, kind, "reel_name", ":s:v:0")
     _run(*inputs, *maps, *codecs, *tags, *clock, "-bsf:v:0", "setts=pts=N/25/TB:dts=N/25/TB", str(path))
     data = path.read_bytes()
     at = data.index(b"avc1", data.index(b"stsd")) + 4 + 42  # the encoder's name in the sample entry: 32 bytes
@@ -191,12 +191,12 @@ def quicktime(path: Path, kind: str, keys: Sequence[str], birds: Aviary) -> Path
 
 def mp4(root: Path, birds: Aviary) -> Path:
     keys = ("title artist album_artist composer album date comment genre copyright grouping lyrics description "
-            "synopsis show episode_id network keywords").split()  # fmt: skip
+            "synopsis show episode_id network keywords")  # fmt: skip
     return quicktime(root / "a1.mp4", "mp4", keys, birds)
 
 
 def mov(root: Path, birds: Aviary) -> Path:
-    keys = "title author artist comment copyright make model software keywords description com.hospital.patient".split()
+    keys = "title author artist comment copyright make model software keywords description com.hospital.patient"
     return quicktime(root / "a2.mov", "mov", keys, birds)
 
 
@@ -209,9 +209,9 @@ def mkv(root: Path, birds: Aviary) -> Path:
     _run(*_COPY, str(stream), "-c", "copy", "-bsf:v", "setts=pts=N/25/TB:dts=N/25/TB", str(raw))
     inputs = ["-i", str(raw), *_SOUND, "-i", extra["subtitles"], "-i", extra["chapters"]]
     maps = ["-map", "0:v", "-map", "1:a", "-map", "2:s", "-map_chapters", "3"]
-    tags = _tags(birds, "mkv", ("title", "ARTIST", "PATIENT", "DATE_RECORDED", "ENCODED_BY", "COMMENT"))
+    tags = _tags(birds, "mkv", "title ARTIST PATIENT DATE_RECORDED ENCODED_BY COMMENT")
     for which in (":s:v:0", ":s:a:0", ":s:s:0"):
-        tags += _tags(birds, "mkv", ("title", "HOSPITAL"), which)
+        tags += _tags(birds, "mkv", "title HOSPITAL", which)
     attach: list[str] = []
     for number, (name, kind) in enumerate((("attached.txt", "text/plain"), ("cover.jpg", "image/jpeg"))):
         attach += ["-attach", str(folder / name), f"-metadata:s:t:{number}", f"mimetype={kind}"]
@@ -228,10 +228,10 @@ def avi(root: Path, birds: Aviary) -> Path:
     folder = root / "make-avi" / "avi"
     folder.mkdir(parents=True)
     stream = mpeg_user_data(folder / "a.m4v", birds, "mpeg4", b"\0\0\1\xb6")
-    keys = "title artist comment copyright genre album date language track encoded_by".split()
+    keys = "title artist comment copyright genre album date language track encoded_by"
     tags = _tags(birds, "avi", keys)
     for which in (":s:v:0", ":s:a:0"):
-        tags += _tags(birds, "avi", ("title",), which)
+        tags += _tags(birds, "avi", "title", which)
     path = root / "a4.avi"
     _run("-framerate", "25", "-i", str(stream), *_SOUND, "-c:v", "copy", "-c:a", "mp2", *tags, str(path))
     data = path.read_bytes()
@@ -271,7 +271,7 @@ def transport(root: Path, birds: Aviary, kind: str = "ts") -> Path:
     path = root / "a6.ts"
     inputs = [*_COPY, str(stream), *_SOUND, "-f", "data", "-i", str(folder / "a.klv")]
     maps = ["-map", "0:v", "-map", "1:a", "-map", "2:d", "-c:v", "copy", "-c:a", "mp2", "-c:d", "copy"]
-    tags = _tags(birds, kind, ("service_name", "service_provider"))
+    tags = _tags(birds, kind, "service_name service_provider")
     _run(*inputs, *maps, *tags, "-tag:d:0", "KLVA", "-bsf:v", "setts=pts=N/25/TB:dts=N/25/TB", str(path))
     extra = b""
     for name, pid in (("null packets", 0x1FFF), ("a program that is not listed", 0x1234), ("TOT", 0x14)):
@@ -283,7 +283,7 @@ def transport(root: Path, birds: Aviary, kind: str = "ts") -> Path:
 
 def wmv(root: Path, birds: Aviary) -> Path:
     path = root / "a7.wmv"
-    tags = _tags(birds, "wmv", ("title", "artist", "copyright", "comment", "WM/Patient", "album"))
+    tags = _tags(birds, "wmv", "title artist copyright comment WM/Patient album")
     write_video(path, FRAMES, output=("-c:v", "wmv2", "-q:v", "3", *tags))
     return birds.house(path)
 
@@ -295,7 +295,7 @@ _TEXT_ELEMENTS = (
     "NameOfPhysiciansReadingStudy StudyDescription SeriesDescription ProtocolName DeviceSerialNumber "
     "ManufacturerModelName SoftwareVersions AccessionNumber StudyID AdmissionID ImageComments DerivationDescription "
     "RequestingPhysician RequestedProcedureDescription ContentCreatorName Occupation"
-).split()
+)
 _PERSONS = {"PatientName", "ReferringPhysicianName", "OperatorsName"}
 
 
@@ -303,7 +303,7 @@ def _header(birds: Aviary, kind: str) -> Dataset:
     """Elements that identify, in every corner of an object: top, nested, private, overlays, curves, icon, documents."""
     image = Dataset()
     image.SpecificCharacterSet = "GB18030"
-    for name in _TEXT_ELEMENTS:
+    for name in _TEXT_ELEMENTS.split():
         word = birds.word(f"{kind}: {name}", chinese=name in _PERSONS)
         setattr(image, name, f"{word}^A" if name in _PERSONS else word)
     nested = Dataset()

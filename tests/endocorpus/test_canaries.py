@@ -38,14 +38,21 @@ class Seen:
 def watching(seen: Seen, mark: str, folders: tuple[Path, ...]) -> Iterator[None]:
     """Look at the list of processes and into folders all the time."""
     over = threading.Event()
+    strangers = {name for name in os.listdir("/proc") if name.isdigit()}
+
+    def look(process: str) -> None:
+        if mark.encode() not in Path("/proc", process, "environ").read_bytes():
+            strangers.add(process)
+            return
+        seen.arguments.add(Path("/proc", process, "cmdline").read_bytes())
+        seen.arguments.add(Path("/proc", process, "comm").read_bytes())
 
     def watch() -> None:
         while not over.is_set():
-            for process in Path("/proc").glob("[0-9]*"):
-                with suppress(OSError):
-                    if mark.encode() in (process / "environ").read_bytes():
-                        seen.arguments.add((process / "cmdline").read_bytes())
-                        seen.arguments.add((process / "comm").read_bytes())
+            for process in os.listdir("/proc"):
+                if process.isdigit() and process not in strangers:
+                    with suppress(OSError):
+                        look(process)
             for folder in folders:
                 for where, inside, files in os.walk(folder):
                     seen.names |= {os.path.join(where, name) for name in (*inside, *files)}
@@ -65,7 +72,7 @@ def run(out: Path, *arguments: str, before: tuple[str, ...] = ()) -> Seen:
     seen, temporary = Seen(), out.parent / f"{out.name}-tmp"
     temporary.mkdir(exist_ok=True)
     mark = f"{os.getpid()}-{time.monotonic_ns()}"
-    environ = {**os.environ, _MARK: mark, "TMPDIR": str(temporary), "PYTHONDEVMODE": "0"}
+    environ = {**os.environ, _MARK: mark, "TMPDIR": str(temporary)}
     with watching(seen, mark, (out, temporary)):
         command = [*before, sys.executable, "-m", "endocorpus", *arguments]
         done = subprocess.run(command, env=environ, capture_output=True, check=False)
@@ -150,9 +157,8 @@ def test_no_canary_is_written_said_or_shown(planted: tuple[Path, Aviary], built:
 
 def test_what_is_printed_about_the_corpus_holds_no_canary(built: tuple[Path, Seen], tmp_path: Path) -> None:
     out, _ = built
-    for arguments in (("verify",), ("info",), ("info", "--json"), ("report", "--json")):
-        command, *options = arguments
-        seen = run(out, command, str(out), *options)
+    for command in ("verify", "info", "report"):
+        seen = run(out, command, str(out), "--json")
         assert seen.code == 0 and seen.said and not leaks(seen)
 
 
@@ -179,16 +185,16 @@ def bad_recordings(root: Path, name: str) -> None:
     (root / f"{name} gone.mp4").symlink_to(f"{name} nowhere")
 
 
-@pytest.mark.parametrize("number", range(len(hostile_names())))
-def test_no_name_of_a_private_recording_gets_out(number: int, tmp_path: Path) -> None:
+def test_no_name_of_a_private_recording_gets_out(tmp_path: Path) -> None:
     root, out = tmp_path / "raw", tmp_path / "corpus"
-    bad_recordings(root, hostile_names()[number])
+    for name in hostile_names():
+        bad_recordings(root, name)
     options = ("--source", "folder", "--root", str(root))
-    for command in (("scan",), ("scan", "--json"), ("plan",), ("plan", "--json"), ("build", "--out", str(out))):
+    for command in (("scan",), ("plan", "--json"), ("build", "--out", str(out), "--workers", "2")):
         seen = run(out, command[0], *options, *command[1:], *(SETTINGS if command[0] != "scan" else ()))
         assert seen.said and b"Traceback" not in seen.said, seen.said.decode()
         assert not leaks(seen, *(folder for folder in (out, tmp_path / "corpus-tmp") if folder.exists()))
-    assert pq.read_table(out / "excluded.parquet").num_rows >= 8
+    assert pq.read_table(out / "excluded.parquet").num_rows >= 8 * len(hostile_names())
 
 
 def test_no_encoder_is_told_the_name_of_a_public_recording(tmp_path: Path) -> None:

@@ -13,11 +13,14 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from itertools import permutations
 from urllib.parse import unquote_to_bytes
+
+import numpy as np
+import numpy.typing as npt
 
 _SEPARATORS = b" \t\r\n\0_-.,:;/\\^=|'\"()[]+*"
 _LOWER = bytes(range(256)).lower()
@@ -30,26 +33,36 @@ _ESCAPE = re.compile(rb"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})|\\U([0-9a-fA-F]{
 _DATE = re.compile(r"(\d{4})[-./年 ]?(\d{1,2})[-./月 ]?(\d{1,2})日?")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Forms:
+    """Byte strings of 4 bytes and more, for a search whose time hardly depends on how many they are."""
+
+    pairs: npt.NDArray[np.bool_]  # (65536,): whether one begins with these two bytes
+    quads: npt.NDArray[np.uint32]  # what they begin with
+    by_quad: Mapping[bytes, tuple[bytes, ...]]
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Sought:
     """What to look for. `too_short` counts the identifiers that cannot be told from chance, so are not looked for.
 
-    `squeezed` are ASCII bytes in lower case without separators; `exact` are bytes as they are. `repr` shows neither.
+    `words` are ASCII in lower case without separators, `spellings` bytes as they are; what is long enough for noise
+    once more. Not shown by `repr`.
     """
 
-    squeezed: tuple[bytes, ...]
+    words: _Forms
+    long_words: _Forms
+    short_words: tuple[bytes, ...]
     bordered: re.Pattern[bytes] | None
-    exact: tuple[bytes, ...]
+    spellings: _Forms
+    long_spellings: _Forms
     too_short: int
-
-    def __repr__(self) -> str:
-        return f"Sought({len(self.squeezed) + len(self.exact)} forms, {self.too_short} too short)"
 
 
 def sought(identifiers: Iterable[str]) -> Sought:
     """All forms of some identifiers."""
-    squeezed: set[bytes] = set()
-    exact: set[bytes] = set()
+    words: set[bytes] = set()
+    spellings: set[bytes] = set()
     too_short = 0
     for identifier in {unicodedata.normalize("NFKC", text).strip() for text in identifiers} - {""}:
         found = 0
@@ -57,15 +70,46 @@ def sought(identifiers: Iterable[str]) -> Sought:
             plain = _squeeze(_ascii(text))
             if text.isascii() or len(plain) >= len(text) - text.count(" "):  # Latin, perhaps with accents
                 least = _SHORTEST_NUMBER if plain.isdigit() else _SHORTEST_WORD
-                squeezed |= {plain} if len(plain) >= least else set()
+                words |= {plain} if len(plain) >= least else set()
                 found += len(plain) >= least
             if not text.isascii() and len(text.replace(" ", "")) >= _SHORTEST_OTHER:
-                exact |= _spellings(text)
+                spellings |= _spellings(text)
                 found += 1
         too_short += not found
-    words = sorted(word for word in squeezed if len(word) < _BORDERED)
+    short = sorted(word for word in words if len(word) < _BORDERED)
     return Sought(
-        squeezed=tuple(sorted(squeezed)), bordered=_bordered(words), exact=tuple(sorted(exact)), too_short=too_short
+        words=_forms(word for word in words if len(word) >= _BORDERED),
+        long_words=_forms(word for word in words if len(word) >= _LONG),
+        short_words=tuple(short),
+        bordered=_bordered(short),
+        spellings=_forms(spellings),
+        long_spellings=_forms(form for form in spellings if len(form) >= _LONG),
+        too_short=too_short,
+    )
+
+
+def _forms(forms: Iterable[bytes]) -> _Forms:
+    by_quad: dict[bytes, list[bytes]] = {}
+    for form in sorted(set(forms)):
+        by_quad.setdefault(form[:4], []).append(form)
+    pairs = np.zeros(1 << 16, dtype=np.bool_)
+    pairs[[int.from_bytes(quad[:2]) for quad in by_quad]] = True
+    quads = np.array([int.from_bytes(quad) for quad in by_quad], dtype=np.uint32)
+    return _Forms(pairs=pairs, quads=quads, by_quad={quad: tuple(found) for quad, found in by_quad.items()})
+
+
+def _holds(data: bytes, forms: _Forms) -> bool:
+    """Whether one of the forms is in `data`."""
+    if len(data) < 4 or not forms.by_quad:
+        return False
+    octets = np.frombuffer(data, dtype=np.uint8)
+    pair = octets[:-1].astype(np.uint16) << 8 | octets[1:]
+    at = np.flatnonzero(forms.pairs[pair[:-2]])
+    quad = pair[at].astype(np.uint32) << 16 | pair[at + 2]
+    return any(
+        data.startswith(form, place)
+        for place in at[np.isin(quad, forms.quads)].tolist()
+        for form in forms.by_quad[data[place : place + 4]]
     )
 
 
@@ -131,23 +175,22 @@ def _bordered(words: Iterable[bytes]) -> re.Pattern[bytes] | None:
 
 def in_noise(data: bytes, what: Sought) -> bool:
     """Whether a long enough identifier is in bytes that may be compressed or coded."""
-    lower = _squeeze(data)
-    return any(word in lower for word in what.squeezed if len(word) >= _LONG) or any(
-        form in data for form in what.exact if len(form) >= _LONG
-    )
+    return _holds(_squeeze(data), what.long_words) or _holds(data, what.long_spellings)
 
 
 def in_text(data: bytes, what: Sought) -> bool:
     """Whether an identifier is in bytes that are text, or a table of texts, in whatever encoding and escaping."""
-    return any(_in_plain_text(form, what) for form in {data, _unescape(data)})
+    escaped = b"\\" in data or b"%" in data or b"&#" in data
+    return any(_in_plain_text(form, what) for form in ({data, _unescape(data)} if escaped else {data}))
 
 
 def _in_plain_text(data: bytes, what: Sought) -> bool:
-    lower = _squeeze(data)
-    if any(word in lower for word in what.squeezed if len(word) >= _BORDERED) or any(f in data for f in what.exact):
+    if _holds(_squeeze(data), what.words) or _holds(data, what.spellings):
         return True
     return what.bordered is not None and any(
-        what.bordered.search(form) for form in {data, data.translate(None, b"\0"), _without_accents(data)}
+        what.bordered.search(form) is not None
+        for form in {data, data.translate(None, b"\0"), _without_accents(data)}
+        if any(map(_squeeze(form).__contains__, what.short_words))  # quicker, and mostly enough
     )
 
 

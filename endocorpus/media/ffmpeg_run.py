@@ -23,6 +23,16 @@ from endocorpus.errors import DataError
 from endocorpus.records import Excluded, Reason, Stage
 
 _UNABLE = ("Unknown encoder", "Unknown bitstream filter", "No such filter", "Unrecognized option", "Option not found")
+# What ffmpeg may be quoted with. The rest of its words can hold a file's name, or what is written in the file.
+_SAID = (
+    "Invalid data found when processing input",
+    "Decoder not found",
+    "Not yet implemented in FFmpeg, patches welcome",
+    "Generic error in an external library",
+    "Invalid argument",
+    "End of file",
+    "Conversion failed!",
+)
 _NOT_STARTED = "the encoder cannot be started"
 # Becomes ffmpeg, which the kernel then ends together with this process (PR_SET_PDEATHSIG is 1), however that ends. A
 # program of its own, since code between fork and exec may hang where there are threads.
@@ -150,8 +160,8 @@ def _failure(text: str, code: int) -> Exception:
     """What ffmpeg's last words mean: a machine's trouble stops the build, bad media do not."""
     if text.startswith(_NOT_STARTED):
         return DataError(text.strip())
-    if any(word in text for word in _UNABLE):
-        return DataError(f"this ffmpeg cannot make the clips ({encoder_build()}): {text.strip().splitlines()[0]}")
+    if unable := [line.strip() for line in text.splitlines() if any(word in line for word in _UNABLE)]:
+        return DataError(f"this ffmpeg cannot make the clips ({encoder_build()}): {unable[0]}")
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
         if os.strerror(number) in text:
             return OSError(number, os.strerror(number))
@@ -162,9 +172,7 @@ def _failure(text: str, code: int) -> Exception:
         return DataError(f"ffmpeg was ended by signal {-code}; if memory ran out, use fewer --workers, then run again")
     if code < 0:
         return Excluded(Stage.ENCODE, Reason.DAMAGED, f"the decoder crashes on it (signal {-code})")
-    said_lines = [line.rpartition("] ")[2].strip() for line in text.splitlines()]
-    lines = [line for line in said_lines if line and "/" not in line]  # no path leaves this function
-    if any("non monoton" in line.lower() or "non-monoton" in line.lower() for line in said_lines):
+    if any(word in text.lower() for word in ("non monoton", "non-monoton")):
         return Excluded(Stage.ENCODE, Reason.FRAME_SIZE_CHANGES, "the picture's size or colour format changes midway")
-    said = lines[0][:200] if lines else f"exit code {code}"
+    said = next((words for words in _SAID if words in text), f"exit code {code}")
     return Excluded(Stage.ENCODE, Reason.DAMAGED, f"decoding fails: {said}")

@@ -17,6 +17,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from endocorpus.deid.audit import audit_corpus
+from endocorpus.deid.search import sought
+from endocorpus.media.ffmpeg_run import _failure
 from tests.endocorpus.canaries import CHINESE, LATIN, Aviary, forms, hostile_names, met, write_all
 from tests.media import FFMPEG, write_video
 
@@ -155,6 +158,28 @@ def test_no_canary_is_written_said_or_shown(planted: tuple[Path, Aviary], built:
     assert any(".build" in name for name in seen.names)
 
 
+def test_the_audit_of_the_corpus_finds_nothing(planted: tuple[Path, Aviary], built: tuple[Path, Seen]) -> None:
+    """Of the canaries, of this machine, or of anything beside the pictures in a clip."""
+    here = [os.uname().nodename, str(planted[0]), str(built[0].parent)]
+    assert audit_corpus(built[0], sought([*planted[1].words.values(), *here])) == ()
+
+
+def test_a_canary_in_a_corpus_would_be_found(built: tuple[Path, Seen], tmp_path: Path) -> None:
+    shutil.copytree(built[0], tmp_path / "c")
+    receipt = next((tmp_path / "c" / ".build" / "receipts").glob("*.json"))
+    receipt.write_text(receipt.read_text().replace("h264", f"h264 {CHINESE}001", 1) + f"{CHINESE}001")
+    assert leaks(Seen(), tmp_path / "c")
+    assert audit_corpus(tmp_path / "c", sought([f"{CHINESE}001"]))
+
+
+def test_what_an_encoder_says_is_not_passed_on() -> None:
+    """It quotes its input, and what is written in it."""
+    said = f"[mov @ 0x1] alias: path='{LATIN}' {CHINESE}\nError: Invalid data found when processing input"
+    for text in (said, f"{LATIN} {CHINESE}", f"{LATIN}\nUnknown encoder 'libx264'", f"{LATIN} non-monotonic"):
+        for code in (1, -11):
+            assert not met(str(_failure(text, code)).encode())
+
+
 def test_what_is_printed_about_the_corpus_holds_no_canary(built: tuple[Path, Seen], tmp_path: Path) -> None:
     out, _ = built
     for command in ("verify", "info", "report"):
@@ -177,6 +202,7 @@ def bad_recordings(root: Path, name: str) -> None:
         "dicom.dcm": bytes(128) + b"DICM" + name.encode("utf-8", "surrogateescape") * 9,
         "noise.mkv": b"\x1a\x45\xdf\xa3" + os.urandom(500),
         "name.xyz": b"x",
+        "elsewhere.mov": whole.replace(b"url \0\0\0\1", b"alis\0\0\0\0"),
     }
     for kind, data in damage.items():
         (root / f"{name} {kind}").write_bytes(data)

@@ -26,7 +26,7 @@ from endocorpus.corpus.manifest import Corpus
 from endocorpus.deid.audit import Finding, _masks, audit_corpus
 from endocorpus.deid.bitstream import audit_clip, coded_ranges
 from endocorpus.deid.search import in_noise, in_text, sought
-from tests.endocorpus.canaries import captions, sei
+from tests.endocorpus.aviary import captions, sei
 from tests.media import FFMPEG, write_video
 
 WHO = ["ZHANG^WEI", "张伟", "MRN-0042-7788", "1977-07-07", "Müller^Jörg", "欧阳娜娜"]

@@ -20,7 +20,8 @@ import pytest
 from endocorpus.deid.audit import audit_corpus
 from endocorpus.deid.search import sought
 from endocorpus.media.ffmpeg_run import _failure
-from tests.endocorpus.canaries import CHINESE, LATIN, Aviary, forms, hostile_names, met, write_all
+from tests.endocorpus.aviary import CHINESE, LATIN, Aviary, forms, hostile_names, met
+from tests.endocorpus.canaries import write_all
 from tests.media import FFMPEG, write_video
 
 SETTINGS = ("--set", "segment.clip_seconds=1", "--set", "segment.min_seconds=0.2")

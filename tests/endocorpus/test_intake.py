@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,16 @@ def test_the_order_of_ids_does_not_tell_the_order_of_names(tmp_path: Path) -> No
     with open_vault(tmp_path / "vault") as vault:
         ids = neutral_ids(vault, "renji", names)
     assert sorted(names, key=ids.__getitem__) != names
+
+
+def test_two_who_ask_at_once_get_one_id(tmp_path: Path) -> None:
+    def ask(_: int) -> dict[str, str]:
+        with open_vault(tmp_path / "vault") as vault:
+            return neutral_ids(vault, "renji", [f"{number}" for number in range(20)])
+
+    with open_vault(tmp_path / "vault"), ThreadPoolExecutor(4) as pool:
+        told = list(pool.map(ask, range(4)))
+    assert all(ids == told[0] for ids in told)
 
 
 def test_the_vault_lies_outside_the_corpus(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ that a recording whose pixels lie elsewhere is not mistaken for a damaged one.
 from __future__ import annotations
 
 import os
+import re
 import resource
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -165,7 +166,5 @@ def _compressed(file: BinaryIO, begin: int, end: int) -> bool:
                 movie = zlib.decompressobj().decompress(_read(file, first + 4, last), _LARGEST)
             except zlib.error:
                 return True
-            return b"rmra" in movie or any(
-                _external(movie[at + 4 :]) for at in range(len(movie)) if movie.startswith(b"dref", at)
-            )
+            return b"rmra" in movie or any(_external(movie[found.end() :]) for found in re.finditer(b"dref", movie))
     return True

@@ -237,6 +237,24 @@ def test_no_encoder_is_told_the_name_of_a_public_recording(tmp_path: Path) -> No
     assert pq.read_table(out / "clips.parquet").num_rows == 4
 
 
+def test_what_a_killed_build_leaves_behind_holds_no_canary(planted: tuple[Path, Aviary], tmp_path: Path) -> None:
+    """Neither what was in the recording nor its name, in half-made clips and what is written beside them."""
+    root, out, temporary = tmp_path / "raw", tmp_path / "corpus", tmp_path / "tmp"
+    for folder in (root, temporary):
+        folder.mkdir()
+    loop = ("-stream_loop", "60", "-i", str(planted[0] / "a6.ts"), "-map", "0:v", "-c", "copy", "-f", "mpegts")
+    subprocess.run([FFMPEG, "-loglevel", "error", *loop, str(root / f"{LATIN} {CHINESE}.ts")], check=True)
+    assert met((root / f"{LATIN} {CHINESE}.ts").read_bytes())
+    command = [sys.executable, "-m", "endocorpus", "build", "--source", "folder", "--privacy", "public"]
+    command += ["--root", str(root), "--out", str(out), "--set", "encode.preset=slower", *SETTINGS]
+    with subprocess.Popen(command, env={**os.environ, "TMPDIR": str(temporary)}, stderr=subprocess.DEVNULL) as build:
+        while build.poll() is None and not any(out.glob(".build/encoded/*/*.mp4")):
+            time.sleep(0.005)
+        build.kill()
+    assert not (out / "corpus.json").exists() and any(out.glob(".build/encoded/*/*.mp4"))
+    assert not leaks(Seen(), out, temporary)
+
+
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs util-linux")
 def test_a_build_needs_no_network(tmp_path: Path) -> None:
     alone = ("unshare", "--net", "--map-root-user")

@@ -160,7 +160,7 @@ def _thumbnail(plan: IdentityPlan) -> Frame:
     assert plan.thumbnail is not None
     x0, y0, x1, y1 = plan.thumbnail
     width, height = plan.size
-    rough = smooth_field(generator(plan.seed, "identity", "thumbnail"), (height, width), height / 30, height / 5)
+    rough = smooth_field(generator(plan.seed, "identity", "thumbnail"), (height, width), height / 4, height)
     tissue = np.array((176, 92, 74), np.float32) + rough[..., None] * np.array((26, 22, 18), np.float32)
     still = np.clip(tissue * shows(plan.layout, plan.size)[..., None], 0, 255).astype(np.uint8)
     for _, item in _copied(plan):

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
 from endocorpus.phantom.draws import generator, smooth_field
+from endocorpus.phantom.identity.place import field_of
 from endocorpus.phantom.identity.traits import IdentityPlan
 
 Frame = npt.NDArray[np.uint8]
@@ -30,15 +31,19 @@ HAIRS = ((28, 24, 22), (92, 62, 40), (168, 132, 84), (140, 140, 142))
 def view(plan: IdentityPlan, segment: int, time_s: float) -> Frame:
     """What the camera sees in a "room" or "face" segment; shape (height, width, 3)."""
     width, height = plan.size
-    scene = _scene(plan.seed, segment, plan.segments[segment].scenery, plan.size)
+    middle = field_of(plan.layout, plan.size).centre[0] / width
+    scene = _scene(plan.seed, segment, plan.segments[segment].scenery, plan.size, middle)
     across = int((scene.shape[1] - width) * (0.5 + 0.5 * sin(0.9 * time_s + plan.seed % 5)))
     down = int((scene.shape[0] - height) * (0.5 + 0.5 * cos(1.3 * time_s)))
     return scene[down : down + height, across : across + width]
 
 
 @lru_cache(maxsize=4)
-def _scene(seed: int, segment: int, scenery: str, size: tuple[int, int]) -> Frame:
-    """All that the camera swings over; shape (``SPARE`` height, ``SPARE`` width, 3)."""
+def _scene(seed: int, segment: int, scenery: str, size: tuple[int, int], middle: float) -> Frame:
+    """All that the camera swings over; shape (``SPARE`` height, ``SPARE`` width, 3).
+
+    ``middle`` is where the field of view has its middle, as a share of the frame's width: a face lies around there.
+    """
     rng = generator(seed, "identity", "scene", segment)
     width, height = round(SPARE * size[0]), round(SPARE * size[1])
     image = Image.new("RGB", (width, height), _pick(rng, WALLS))
@@ -46,10 +51,11 @@ def _scene(seed: int, segment: int, scenery: str, size: tuple[int, int]) -> Fram
     _furnish(brush, rng, width, height)
     if scenery == "face":
         near = height * float(rng.uniform(0.22, 0.3))
-        _person(brush, rng, width * float(rng.uniform(0.42, 0.58)), height * 0.45, near)
+        _person(brush, rng, size[0] * (middle + float(rng.uniform(0.1, 0.2))), height * 0.45, near)
     elif rng.random() < 0.5:  # someone at the back of the room
         _person(brush, rng, width * float(rng.uniform(0.2, 0.8)), height * 0.4, height * 0.07)
-    soft = np.asarray(image.filter(ImageFilter.GaussianBlur(height / 500)), np.float32)
+    blur = height / (150 if scenery == "face" else 400)  # a camera held close to a face is out of focus
+    soft = np.asarray(image.filter(ImageFilter.GaussianBlur(blur)), np.float32)
     light = smooth_field(rng, (height, width), height / 8, height / 2)[..., None] * np.float32(6)
     grain = rng.standard_normal((height, width, 1), dtype=np.float32) * np.float32(2)
     scene: Frame = np.clip(soft + light + grain, 0, 255).astype(np.uint8)
@@ -116,16 +122,19 @@ def _person(brush: ImageDraw.ImageDraw, rng: np.random.Generator, x: float, y: f
         oval(0.76 * side, 0.05, 0.12, 0.2, _shade(skin, 0.9))  # ears
     oval(0, 0.08, 0.74, 0.96, skin)
     for side in (-1, 1):
-        oval(0.3 * side, -0.1, 0.15, 0.08, (250, 250, 248))
-        oval(0.3 * side, -0.1, 0.065, 0.075, (60, 44, 34))
-        oval(0.3 * side, -0.1, 0.03, 0.035, (8, 8, 8))
-        oval(0.3 * side, -0.3, 0.19, 0.035, _shade(hair, 0.9))  # brows
-        oval(0.42 * side, 0.3, 0.16, 0.12, _shade(skin, 1.03))  # cheeks
-    nose = [(x, y - 0.05 * r), (x - 0.12 * r, y + 0.32 * r), (x + 0.12 * r, y + 0.32 * r)]
-    brush.polygon(nose, fill=_shade(skin, 0.88))
-    oval(0, 0.58, 0.26, 0.075, (176, 82, 78))
-    brush.line((x - 0.24 * r, y + 0.58 * r, x + 0.24 * r, y + 0.58 * r), fill=(120, 50, 50), width=max(1, int(r / 40)))
+        oval(0.32 * side, -0.1, 0.21, 0.13, _shade(skin, 0.84))  # sockets
+        oval(0.31 * side, -0.09, 0.13, 0.055, (232, 224, 216))
+        oval(0.31 * side, -0.09, 0.058, 0.058, (50, 38, 30))
+        oval(0.32 * side, -0.26, 0.18, 0.035, _shade(hair, 0.9))  # brows
+        oval(0.44 * side, 0.34, 0.16, 0.14, _shade(skin, 1.04))  # cheeks
+        oval(0.1 * side, 0.3, 0.05, 0.035, _shade(skin, 0.55))  # nostrils
+    nose = [(x - 0.03 * r, y - 0.1 * r), (x - 0.13 * r, y + 0.3 * r), (x + 0.13 * r, y + 0.3 * r)]
+    brush.polygon(nose, fill=_shade(skin, 0.92))
+    oval(0.02, 0.14, 0.05, 0.16, _shade(skin, 1.06))
+    oval(0, 0.56, 0.25, 0.07, (170, 90, 84))
+    brush.line((x - 0.24 * r, y + 0.56 * r, x + 0.24 * r, y + 0.56 * r), fill=(110, 50, 48), width=max(1, int(r / 40)))
+    oval(0, 0.86, 0.3, 0.06, _shade(skin, 0.9))  # chin
     if rng.random() < 0.3:
         brush.chord((x - 0.86 * r, y - 1.2 * r, x + 0.86 * r, y + 0.4 * r), 190, 350, fill=(120, 176, 206))  # cap
     if rng.random() < 0.25:
-        brush.chord((x - 0.7 * r, y - 0.1 * r, x + 0.7 * r, y + 1.1 * r), 5, 175, fill=(150, 200, 222))  # mask
+        brush.chord((x - 0.72 * r, y - 0.42 * r, x + 0.72 * r, y + 1.1 * r), 0, 180, fill=(150, 200, 222))  # mask

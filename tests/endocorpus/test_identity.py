@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 
@@ -53,6 +54,7 @@ SEED = 4000  # thresholds are tuned on seeds below 1000
 GREY = np.full((SIZE[1], SIZE[0], 3), 128, np.uint8)
 
 
+@lru_cache(maxsize=64)
 def a_plan(layout: LayoutName = "circle", seed: int = SEED, **asked: object) -> IdentityPlan:
     return plan_identity(seed, SIZE, 20, 10, layout, **asked)  # type: ignore[arg-type]
 
@@ -157,7 +159,7 @@ def test_every_kind_style_size_and_timing_has_its_share() -> None:
 
 
 def test_identifiers_are_nobody_s() -> None:
-    items = [item for seed in range(SEED, SEED + 30) for item in a_plan(seed=seed).items]
+    items = [item for seed in range(SEED, SEED + 12) for item in a_plan(seed=seed).items]
     for item in items:
         if item.kind == "national":
             number = item.text.split()[-1]

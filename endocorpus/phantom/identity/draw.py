@@ -91,8 +91,8 @@ def draw(frame_HWC: Frame, plan: IdentityPlan, time_s: float | Fraction) -> tupl
 def contrast(frame_HWC: Frame, seen: Seen) -> float:
     """How far the letters stand out from the pixels around them, 0 to 255: in the colour where they do most.
 
-    It can be asked of the drawn frame or of what a decoder gives back. Below about 12, people and machines no longer
-    read an item; whoever counts items can leave those out, and should say so.
+    It can be asked of the drawn frame or of what a decoder gives back. An item of less than about 12 may be out of
+    anyone's reach (docs/planted-identifiers.md); who leaves such items out of a count should say so.
     """
     x0, y0, x1, y1 = seen.box
     box = frame_HWC[y0:y1, x0:x1].astype(np.float32)

@@ -55,9 +55,11 @@ def plan_identity(
 
     ``outside`` adds screens with patient data, rooms and faces at both ends (not to recordings of less than six
     seconds). ``tissue``, shape (height, width), says where the endoscopic picture lies in frames of others; left
-    out, it is that of the ``layout``; given, there is no thumbnail. An item that finds no room where it should lie is put elsewhere, else made
-    smaller; one for which there is no room at all is left out. Raises ``ValueError`` for an unknown layout, no time,
-    a negative seed, or a mask of another size.
+    out, it is that of the ``layout``; given, there is no thumbnail.
+
+    An item that finds no room where it should lie is put elsewhere, else made smaller; one for which there is no room
+    at all is left out. Raises ``ValueError`` for an unknown layout, no time, a negative seed, or a mask of another
+    size.
     """
     seconds, rate = Fraction(seconds), Fraction(rate)
     if layout not in LAYOUTS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from pathlib import Path
 
 import av
@@ -31,6 +32,28 @@ def keyframe(data: bytes, which: int) -> npt.NDArray[np.uint8]:
     except av.error.FFmpegError as error:
         raise DataError(f"cannot be decoded: {error.strerror}") from None
     raise DataError(f"has no keyframe {which}")
+
+
+def frames_at(data: bytes, numbers: Collection[int]) -> list[npt.NDArray[np.uint8]]:
+    """The frames `numbers` of an mp4, in their order: RGB of shape (height, width, 3). Decodes up to the last of them.
+
+    Raises:
+        DataError: it cannot be decoded, or has fewer frames.
+    """
+    wanted = sorted(set(numbers))
+    found: list[npt.NDArray[np.uint8]] = []
+    try:
+        with av.open(io.BytesIO(data), mode="r", format="mp4") as container:
+            for number, frame in enumerate(container.decode(video=0)):
+                if len(found) == len(wanted):
+                    break
+                if number == wanted[len(found)]:
+                    found.append(frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False))
+    except av.error.FFmpegError as error:
+        raise DataError(f"cannot be decoded: {error.strerror}") from None
+    if len(found) < len(wanted):
+        raise DataError(f"has no frame {wanted[len(found)]}")
+    return found
 
 
 def read_mask(path: Path) -> npt.NDArray[np.bool_]:

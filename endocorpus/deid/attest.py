@@ -67,12 +67,13 @@ def _name_of_a_person(text: str) -> str:
     return text
 
 
+# Patterns are those of Rust, where $ is the end of the text and nothing else.
 Count = Annotated[int, Field(ge=0, le=2**53)]
-Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\Z")]
-Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,99}\Z")]
-Word = Annotated[str, Field(pattern=r"^[a-z][a-z0-9 _-]{0,39}\Z")]  # a category of ours, never a value that was found
-Version = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z .,_+-]{0,79}\Z")]
-Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}\Z"), AfterValidator(_real_date)]
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,99}$")]
+Word = Annotated[str, Field(pattern=r"^[a-z][a-z0-9 _-]{0,39}$")]  # a category of ours, never a value that was found
+Version = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z .,_+-]{0,79}$")]
+Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValidator(_real_date)]
 Person = Annotated[str, Field(min_length=2, max_length=80), AfterValidator(_name_of_a_person)]
 
 

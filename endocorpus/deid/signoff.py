@@ -155,8 +155,8 @@ def acceptance(plan: ReviewPlan, decisions: Decisions, confidence_percent: int =
 
 
 def upper_bound(leaks: int, sample: int, confidence_percent: int = CONFIDENCE_PERCENT) -> float:
-    """The one-sided Clopper-Pearson bound on the share of leaks: a larger share would show more than `leaks` in `sample`
-    random clips with at least the given confidence. Exact for draws with replacement, on the safe side without."""
+    """The one-sided Clopper-Pearson bound on the share of leaks: were it larger, `sample` random clips would show more
+    than `leaks` with at least the given confidence. Exact for draws with replacement, on the safe side without."""
     if not 0 <= leaks <= sample or sample < 1:
         raise ValueError(f"{leaks} leaks among {sample} clips")
     if leaks == sample:

@@ -62,7 +62,7 @@ class Browser:
         params = said.get("params", {})
         match said.get("method"):
             case "Network.requestWillBeSent":
-                self.asked.append(params["request"]["url"])
+                self.asked.append(params["request"]["url"][:200])  # data: holds all of itself
             case "Runtime.exceptionThrown":
                 self.errors.append(params["exceptionDetails"]["text"])
             case "Log.entryAdded":

@@ -23,6 +23,7 @@ function show(where) {
     return box;
   }));
   visible = false;
+  byId("scroll").scrollTo(0, 0);
   sheet.alt = `Frames of the clip ${clip.key}`;
   sheet.width = clip.width;
   sheet.height = clip.height;
@@ -40,6 +41,7 @@ function refresh() {
   byId("decision").className = decided || "";
   byId("progress").textContent = `${decisions.size} of ${clips.length} decided, ${rejected} rejected`;
   byId("save").textContent = decisions.size === clips.length ? "Save the decisions" : "Save a draft";
+  byId("scale").textContent = visible ? `shown at ${Math.round(100 * byId("sheet").clientWidth / clips[place].width)} %` : "";
   document.body.dataset.visible = String(visible);
 }
 
@@ -73,6 +75,7 @@ const actions = {
   j: () => show(place + 1),
   k: () => show(place - 1),
   o: () => byId("outlines").classList.toggle("off"),
+  z: () => { byId("scroll").classList.toggle("full"); refresh(); },
 };
 
 document.addEventListener("keydown", (event) => {
@@ -123,5 +126,6 @@ byId("load").addEventListener("change", async (event) => {
   event.target.value = "";
 });
 
+window.addEventListener("resize", refresh);
 window.addEventListener("beforeunload", (event) => { if (!saved) event.preventDefault(); });
 show(0);

@@ -235,8 +235,7 @@ def contact_sheet(pictures: Sequence[npt.NDArray[np.uint8]]) -> tuple[Image.Imag
     height, width = pictures[0].shape[:2]
     scale = min(1.0, _WIDEST / width)
     width, height = max(1, round(width * scale)), max(1, round(height * scale))
-    columns = max(1, math.ceil(math.sqrt(len(pictures) * height / width * 1.5)))  # about 3:2, as screens are
-    columns = min(columns, len(pictures))
+    columns = _columns(len(pictures), width, height)
     rows = math.ceil(len(pictures) / columns)
     size = (columns * (width + _GAP) - _GAP, rows * (height + _GAP) - _GAP)
     sheet = Image.new("RGB", size, (_GROUND, _GROUND, _GROUND))
@@ -247,6 +246,15 @@ def contact_sheet(pictures: Sequence[npt.NDArray[np.uint8]]) -> tuple[Image.Imag
             shown = shown.resize((width, height), Image.Resampling.LANCZOS)
         sheet.paste(shown, place)
     return sheet, [(*place, width, height) for place in cells]
+
+
+def _columns(number: int, width: int, height: int) -> int:
+    """With how many columns pictures are largest in twice as much width as height, which a screen has left for them."""
+
+    def scale(columns: int) -> float:
+        return min(2 / (columns * width), 1 / (math.ceil(number / columns) * height))
+
+    return max(range(1, number + 1), key=scale)
 
 
 def _outlines(

@@ -12,9 +12,19 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from endocorpus import __version__
+from endocorpus.corpus.files import atomic_file
 from endocorpus.corpus.manifest import Corpus
 from endocorpus.corpus.shards import Member, read_member
-from endocorpus.deid.attest import Check, ClipFacts, CorpusFacts, Measure, RecordingFacts
+from endocorpus.deid.attest import (
+    ATTESTATION,
+    Attestation,
+    Check,
+    ClipFacts,
+    CorpusFacts,
+    Measure,
+    RecordingFacts,
+    read_attestation,
+)
 from endocorpus.deid.chain import canonical, sha256
 from endocorpus.errors import DataError
 
@@ -78,6 +88,37 @@ def read_clip(corpus: Corpus, row: Mapping[str, Any]) -> bytes:
 def clip_hashes(corpus: Corpus) -> dict[str, str]:
     """SHA-256 of every clip's mp4, by key. Reads all shards."""
     return {row["key"]: sha256(data) for row, data in read_clips(corpus)}
+
+
+def write_attestation(corpus: Corpus, data: bytes) -> None:
+    """Put the signed file of `attest.attest` into the corpus that it is about, in the place of an older one."""
+    with atomic_file(corpus.root / ATTESTATION) as file:
+        file.write(data)
+
+
+def load_attestation(corpus: Corpus, signer: str | None = None) -> Attestation:
+    """The attestation of a corpus, if it is signed and about the clips that the manifest lists.
+
+    `attest.refuse_other_clips(attestation, clip_hashes(corpus), corpus.root)` goes further and reads every clip.
+
+    Args:
+        signer: the site's public key, 64 hex digits; without it, whose key signed is not judged.
+
+    Raises:
+        BrokenChainError: the file was changed.
+        DataError: there is none, or it is about other clips.
+    """
+    path = corpus.root / ATTESTATION
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{corpus.root}: has no attestation ({ATTESTATION}), so nobody has signed for it") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    attestation = read_attestation(data, path, signer)
+    if attestation.corpus.clips_digest != clips_digest(corpus):
+        raise DataError(f"{path}: is about other clips than this corpus holds; have it reviewed and attested again")
+    return attestation
 
 
 def corpus_facts(

@@ -32,7 +32,15 @@ from endocorpus.deid.attest import (
     refuse_other_clips,
 )
 from endocorpus.deid.chain import BrokenChainError, canonical, public_key, read_chain, write_chain
-from endocorpus.deid.describe import Findings, clip_hashes, clips_digest, corpus_facts, recording_facts
+from endocorpus.deid.describe import (
+    Findings,
+    clip_hashes,
+    clips_digest,
+    corpus_facts,
+    load_attestation,
+    recording_facts,
+    write_attestation,
+)
 from endocorpus.errors import DataError
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
@@ -329,3 +337,18 @@ def test_a_damaged_shard_is_not_attested(corpus: Corpus, tmp_path: Path) -> None
         shard.write(b"\0\1\2\3")
     with pytest.raises(DataError, match=f"{row['key']}.*endocorpus verify"):
         clip_hashes(copy)
+
+
+def test_an_attestation_lies_in_its_corpus_and_fits_no_other(corpus: Corpus, tmp_path: Path) -> None:
+    shutil.copytree(corpus.root, tmp_path / "c", ignore=shutil.ignore_patterns(".build"))
+    copy = open_corpus(tmp_path / "c")
+    with pytest.raises(DataError, match="nobody has signed"):
+        load_attestation(copy)
+    facts, said = corpus_facts(copy), recording_facts(copy)
+    write_attestation(copy, attest(facts, said, day=DAY, key=KEY))
+    assert load_attestation(copy, public_key(KEY)).corpus == facts
+    with pytest.raises(BrokenChainError, match="another key"):
+        load_attestation(copy, public_key(OTHER_KEY))
+    write_attestation(copy, attest(facts.model_copy(update={"clips_digest": HASH}), said, day=DAY, key=KEY))
+    with pytest.raises(DataError, match="about other clips"):
+        load_attestation(copy)

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import stat
 import time
 from collections import Counter
@@ -21,6 +22,7 @@ from endocorpus.corpus.manifest import Corpus
 from endocorpus.deid.attest import attest, open_points, read_attestation
 from endocorpus.deid.chain import public_key
 from endocorpus.deid.describe import clips_digest, corpus_facts, recording_facts
+from endocorpus.deid.keys import new_signing_key
 from endocorpus.deid.review import ClipMask, MaskBox, ReviewPlan, contact_sheet, jittered, plan_review, review_page
 from endocorpus.deid.signoff import (
     Decisions,
@@ -417,3 +419,17 @@ def test_from_the_page_to_the_signature(corpus: Corpus, page: tuple[Path, Review
     assert seen.review is not None and seen.review.decisions == said.digest and seen.review.rejected == 1
     assert seen.review.bound_ppm == round(1e6 / plan.num_clips + 0.5)
     assert open_points(seen)[0].endswith(f"the first is {plan.order[0]}.")
+
+
+def test_the_documents_example_runs(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(corpus.root, tmp_path / "corpora" / "ward", ignore=shutil.ignore_patterns(".build"))
+    new_signing_key(tmp_path / "site.key")
+    text = (Path(__file__).parents[2] / "docs" / "explanation" / "privacy-model.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0].replace("/secure/site.key", str(tmp_path / "site.key"))
+    before, after = code.split("said = ")
+    names: dict[str, Any] = {}
+    exec(before, names)
+    write(tmp_path / "review-ward.json", made(names["plan"]))
+    exec("said = " + after, names)
+    assert names["seen"].review.reviewer == "Dr. Ada Muster" and open_points(names["seen"]) == ()

@@ -320,6 +320,9 @@ def _unreviewed(attestation: Attestation) -> list[str]:
     points = []
     if review.corpus != corpus.clips_digest:
         points.append("The review is of other clips than these.")
+    marked = sum(clip.review != "not shown" for recording in attestation.recordings for clip in recording.clips)
+    if marked != review.shown:
+        points.append(f"The review decided on {review.shown} clips, but {marked} are marked so.")
     if review.bound_ppm > MOST_LEAKS_PPM:
         points.append(
             f"The review allows for leaks in up to {review.bound_ppm / 1e4:.2f} % of clips, {MOST_LEAKS_PPM / 1e4:g} % "

@@ -66,10 +66,9 @@ def corpus_said(**changes: Any) -> CorpusFacts:
 
 
 def recording(number: int, **changes: Any) -> RecordingFacts:
-    clips = [
-        ClipFacts(key=f"ward-{number:04}-{start:07}", sha256=HASH, frames=150, masked_pixels=600, picture_pixels=65_536)
-        for start in (0, 150)
-    ]
+    size = {"frames": 150, "masked_pixels": 600, "picture_pixels": 65_536}
+    keys = [f"ward-{number:04}-{start:07}" for start in (0, 150)]
+    clips = [ClipFacts.model_validate({"key": key, "sha256": HASH, "review": "accepted", **size}) for key in keys]
     facts = {
         "recording_id": f"ward-{number:04}",
         "measures": tuple(Measure),
@@ -263,6 +262,8 @@ def test_codes_are_claimed_only_for_what_was_done_everywhere() -> None:
 
 
 def read_back(recordings: list[RecordingFacts], review: ReviewFacts | None = REVIEW, **changes: Any) -> Attestation:
+    if review is not None:
+        review = review.model_copy(update={"shown": sum(len(one.clips) for one in recordings)})
     return read_attestation(attest(corpus_said(**changes), recordings, day=DAY, key=KEY, review=review), "x")
 
 
@@ -279,6 +280,9 @@ def test_nothing_is_released_while_a_point_is_open() -> None:
         "found 3 things": read_back([recording(1, checks={**ALL_CLEAN, Check.IDENTIFIERS: 3})]),
         "The measure 'faces' was not applied to 1 of 2": read_back([barrier, recording(2)]),
         "The check 'read again' was not applied to 1 of 1": read_back([recording(1, checks={Check.STREAMS: 0})]),
+        "decided on 8 clips, but 2 are marked": read_attestation(
+            attest(corpus_said(), [recording(1)], day=DAY, key=KEY, review=REVIEW), "x"
+        ),
         "of other clips": read_back([recording(1)], clips_digest="cd" * 32),
         "up to 1.58 %": read_back([recording(1)], REVIEW.model_copy(update={"bound_ppm": 15_767})),
     }

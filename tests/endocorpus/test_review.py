@@ -21,7 +21,7 @@ from scipy import stats
 from endocorpus.corpus.manifest import Corpus
 from endocorpus.deid.attest import attest, open_points, read_attestation
 from endocorpus.deid.chain import public_key
-from endocorpus.deid.describe import clips_digest, corpus_facts, recording_facts
+from endocorpus.deid.describe import clips_digest, corpus_facts, read_clip, recording_facts
 from endocorpus.deid.keys import new_signing_key
 from endocorpus.deid.review import ClipMask, MaskBox, ReviewPlan, contact_sheet, jittered, plan_review, review_page
 from endocorpus.deid.signoff import (
@@ -35,6 +35,7 @@ from endocorpus.deid.signoff import (
     upper_bound,
 )
 from endocorpus.errors import DataError, UsageError
+from endocorpus.media.frames import frames_at
 from endocorpus.phantom.overlay import read_frame_counter
 from tests.browser import browser
 from tests.media import clip_numbers
@@ -433,3 +434,15 @@ def test_the_documents_example_runs(corpus: Corpus, tmp_path: Path, monkeypatch:
     write(tmp_path / "review-ward.json", made(names["plan"]))
     exec("said = " + after, names)
     assert names["seen"].review.reviewer == "Dr. Ada Muster" and open_points(names["seen"]) == ()
+
+
+def test_frames_that_are_not_there_are_an_error(corpus: Corpus) -> None:
+    row = corpus.clips().to_pylist()[0]
+    data = read_clip(corpus, row)
+    written = clip_numbers(corpus, row)
+    shown = [read_frame_counter(frame) for frame in frames_at(data, [7, 0, 3])]
+    assert shown == [written[0], written[3], written[7]]
+    with pytest.raises(DataError, match=f"has no frame {row['num_frames']}"):
+        frames_at(data, [0, row["num_frames"]])
+    with pytest.raises(DataError):
+        frames_at(data[: len(data) // 4], [0, 5])

@@ -72,7 +72,7 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,99}$")]
 Word = Annotated[str, Field(pattern=r"^[a-z][a-z0-9 _-]{0,39}$")]  # a category of ours, never a value that was found
-Version = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z .,_+-]{0,79}$")]
+Phrase = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z .,;()=<>_+-]{0,199}$")]  # of ours, such as a version
 Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValidator(_real_date)]
 Person = Annotated[str, Field(min_length=2, max_length=80), AfterValidator(_name_of_a_person)]
 
@@ -105,6 +105,16 @@ class RecordingFacts(_Said):
     clips: tuple[ClipFacts, ...]
 
 
+class ModelFacts(_Said):
+    """A neural network that looked at pictures: which bytes, from where, run by what."""
+
+    sha256: Hash
+    origin: Phrase
+    requires: Phrase  # what brings it, such as a wheel and its version
+    licence: Phrase
+    runtime: Phrase
+
+
 class CorpusFacts(_Said):
     """What is the same for all recordings."""
 
@@ -112,9 +122,9 @@ class CorpusFacts(_Said):
     source: Id
     privacy: Literal["public", "private"]
     synthetic: bool
-    endocorpus: Version
+    endocorpus: Phrase
     clips_digest: Hash  # of `review.clips_digest`
-    models: Mapping[Word, Hash]
+    models: Mapping[Word, ModelFacts]
     ids: Literal["as published", "keyed", "random"]  # what stands for patients
     dates: Literal["none", "dropped", "shifted"]
     quarantined: Mapping[Word, Count]  # reason -> recordings whose pixels were not written

@@ -22,6 +22,7 @@ from endocorpus.deid.attest import (
     ClipFacts,
     CorpusFacts,
     Measure,
+    ModelFacts,
     RecordingFacts,
     read_attestation,
 )
@@ -124,11 +125,11 @@ def load_attestation(corpus: Corpus, signer: str | None = None) -> Attestation:
 def corpus_facts(
     corpus: Corpus,
     *,
-    models: Mapping[str, str] = MappingProxyType({}),
+    models: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     ids: Literal["as published", "keyed", "random"] = "as published",
     dates: Literal["none", "dropped", "shifted"] = "none",
 ) -> CorpusFacts:
-    """What is the same for all recordings of a corpus. `models` gives SHA-256 by name."""
+    """What is the same for all recordings of a corpus. `models` gives at least the fields of `ModelFacts` by name."""
     source = corpus.descriptor["source"]
     excluded = corpus.table("excluded").select(["unit", "stage", "reason"]).to_pylist()
     kept_back = Counter(row["reason"] for row in excluded if row["unit"] == "recording" and row["stage"] == "deid")
@@ -139,7 +140,10 @@ def corpus_facts(
         synthetic=bool(corpus.descriptor["synthetic"]),
         endocorpus=__version__,
         clips_digest=clips_digest(corpus),
-        models=dict(sorted(models.items())),
+        models={
+            name: ModelFacts.model_validate({key: row[key] for key in ModelFacts.model_fields})
+            for name, row in sorted(models.items())
+        },
         ids=ids,
         dates=dates,
         quarantined=dict(sorted(kept_back.items())),

@@ -14,7 +14,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib import resources
@@ -35,6 +35,7 @@ from endocorpus.deid.chain import canonical, sha256
 from endocorpus.deid.describe import clips_digest, read_clip
 from endocorpus.errors import DataError, UsageError
 from endocorpus.media.frames import frames_at
+from endocorpus.records import Span
 
 SAMPLE = 299  # none of them leaks: at most 1 % do, at 95 % confidence
 WORST_SHARE = Fraction(1, 10)
@@ -63,6 +64,47 @@ class ClipMask:
 
     boxes: tuple[MaskBox, ...] = ()
     score: float = 0.0
+
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom: half-open pixels of a recording's displayed picture
+
+
+def place_boxes(
+    boxes: Iterable[tuple[Box, Span]], *, crop: Box, clip: Span, stride: int, size: tuple[int, int]
+) -> tuple[MaskBox, ...]:
+    """Boxes that are filled in a recording, as they lie in the picture of a clip; rounded outwards.
+
+    Args:
+        boxes: each with the frames of the recording on which it is filled.
+        crop: what the clip shows of the displayed picture.
+        clip: the frames of the recording that the clip was made of, every `stride`-th of them.
+        size: width and height of the clip's picture.
+    """
+    across, down = Fraction(size[0], crop[2] - crop[0]), Fraction(size[1], crop[3] - crop[1])
+    placed = []
+    for (left, top, right, bottom), span in boxes:
+        start, stop = (
+            -(-(max(clip.start, min(at, clip.stop)) - clip.start) // stride) for at in (span.start, span.stop)
+        )
+        box = MaskBox(
+            left=max(0, math.floor((left - crop[0]) * across)),
+            top=max(0, math.floor((top - crop[1]) * down)),
+            right=min(size[0], math.ceil((right - crop[0]) * across)),
+            bottom=min(size[1], math.ceil((bottom - crop[1]) * down)),
+            start=start,
+            stop=stop,
+        )
+        if box.left < box.right and box.top < box.bottom and start < stop:
+            placed.append(box)
+    return tuple(placed)
+
+
+def covered_pixels(boxes: Iterable[MaskBox], size: tuple[int, int]) -> int:
+    """How many pixels of a clip's picture, (width, height), are filled on any of its frames."""
+    filled = np.zeros((size[1], size[0]), np.bool_)
+    for box in boxes:
+        filled[box.top : box.bottom, box.left : box.right] = True
+    return int(filled.sum())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -183,7 +183,11 @@ def _review(review: ReviewFacts | None) -> str:
 
 def _tools(attestation: Attestation) -> list[str]:
     corpus = attestation.corpus
-    models = [f"Model {name}, SHA-256 {digest}." for name, digest in corpus.models.items()]
+    models = [
+        f"Model {name}: {model.origin}; from {model.requires}, {model.licence}, run by {model.runtime}; "
+        f"SHA-256 {model.sha256}."
+        for name, model in corpus.models.items()
+    ]
     return [f"endocorpus {corpus.endocorpus}.", *(models or ["No model was used: nothing was looked for in pictures."])]
 
 

@@ -45,6 +45,13 @@ from endocorpus.errors import DataError
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
 HASH = "ab" * 32
+MODEL = {
+    "sha256": HASH,
+    "origin": "PaddleOCR, PP-OCRv6 small text detection (differentiable binarization)",
+    "requires": "rapidocr==3.10.0",
+    "licence": "Apache-2.0",
+    "runtime": "onnxruntime 1.23.2",
+}
 DAY = "2026-11-23"
 ALL_CLEAN = dict.fromkeys(Check, 0)
 
@@ -57,7 +64,7 @@ def corpus_said(**changes: Any) -> CorpusFacts:
         "synthetic": False,
         "endocorpus": "0.1.0",
         "clips_digest": HASH,
-        "models": {"text detector": HASH},
+        "models": {"text-detector": MODEL},
         "ids": "keyed",
         "dates": "dropped",
         "quarantined": {"not_cleared": 2},
@@ -304,10 +311,12 @@ def test_a_finished_corpus_is_described_as_it_is(corpus: Corpus) -> None:
         masked_pixels={first["key"]: 77},
     )
     said = recording_facts(corpus, {first["recording_id"]: found}, {first["key"]: "accepted"})
-    data = attest(corpus_facts(corpus), said, day=DAY, key=KEY)
+    facts = corpus_facts(corpus, models={"text-detector": {**MODEL, "file": "a/b.onnx"}})
+    data = attest(facts, said, day=DAY, key=KEY)
     seen = read_attestation(data, "x")
     assert {c.key: c.sha256 for r in seen.recordings for c in r.clips} == hashes and len(hashes) == len(rows)
     assert seen.sums.frames == sum(row["num_frames"] for row in rows)
+    assert seen.corpus.models["text-detector"].model_dump() == MODEL and b'onnx"' not in data
     assert seen.corpus.clips_digest == clips_digest(corpus) and seen.corpus.privacy == "public"
     about = {r.recording_id: r for r in seen.recordings}[first["recording_id"]]
     assert about.measures == (Measure.PIXEL_BARRIER, Measure.BURNT_IN_TEXT)

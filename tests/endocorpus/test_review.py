@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 
@@ -23,7 +25,17 @@ from endocorpus.deid.attest import attest, open_points, read_attestation
 from endocorpus.deid.chain import public_key
 from endocorpus.deid.describe import clips_digest, corpus_facts, read_clip, recording_facts
 from endocorpus.deid.keys import new_signing_key
-from endocorpus.deid.review import ClipMask, MaskBox, ReviewPlan, contact_sheet, jittered, plan_review, review_page
+from endocorpus.deid.review import (
+    ClipMask,
+    MaskBox,
+    ReviewPlan,
+    contact_sheet,
+    covered_pixels,
+    jittered,
+    place_boxes,
+    plan_review,
+    review_page,
+)
 from endocorpus.deid.signoff import (
     Decisions,
     acceptance,
@@ -37,6 +49,7 @@ from endocorpus.deid.signoff import (
 from endocorpus.errors import DataError, UsageError
 from endocorpus.media.frames import frames_at
 from endocorpus.phantom.overlay import read_frame_counter
+from endocorpus.records import Span
 from tests.browser import browser
 from tests.media import clip_numbers
 
@@ -446,3 +459,30 @@ def test_frames_that_are_not_there_are_an_error(corpus: Corpus) -> None:
         frames_at(data, [0, row["num_frames"]])
     with pytest.raises(DataError):
         frames_at(data[: len(data) // 4], [0, 5])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_placed_boxes_cover_what_was_filled(data: st.DataObject) -> None:
+    """Fill in a recording, cut and scale by whole numbers as a clip does: the boxes cover all of it, and little more."""
+    draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    factor, stride = draw(1, 4), draw(1, 3)
+    crop = (draw(0, 20), draw(0, 20), 0, 0)
+    size = (draw(2, 20), draw(2, 20))
+    crop = (crop[0], crop[1], crop[0] + size[0] * factor, crop[1] + size[1] * factor)
+    clip = Span(start=draw(0, 10), stop=draw(11, 30))
+    box = (draw(0, 60), draw(0, 60), draw(61, 110), draw(61, 110))
+    span = Span(start=draw(0, 15), stop=draw(16, 40))
+    [*placed] = place_boxes([(box, span)], crop=crop, clip=clip, stride=stride, size=size)
+    filled = np.zeros((120, 120), bool)
+    filled[box[1] : box[3], box[0] : box[2]] = True
+    cut = filled[crop[1] : crop[3], crop[0] : crop[2]]
+    small = cut.reshape(size[1], factor, size[0], factor).any(axis=(1, 3))
+    for number, of_recording in enumerate(range(clip.start, clip.stop, stride)):
+        shown = np.zeros((size[1], size[0]), bool)
+        for one in placed:
+            if one.start <= number < (one.stop or 0):
+                shown[one.top : one.bottom, one.left : one.right] = True
+        expected = small if span.start <= of_recording < span.stop else np.zeros_like(small)
+        assert (shown == expected).all()
+    assert covered_pixels([*placed, *placed], size) == (small.sum() if placed else 0)

@@ -31,7 +31,7 @@ def test_a_released_corpus() -> None:
     assert "Not written at all (not cleared): 2 recordings." in text
     assert "Dr. Ada Muster, on 2026-11-23, decided on 4 of 8 clips and rejected 0." in text
     assert "all 8 clips were shown, no leak seen" in text
-    assert f"Model text detector, SHA-256 {HASH}." in text and public_key(KEY) in text
+    assert "Model text-detector: PaddleOCR, PP-OCRv6" in text and f"SHA-256 {HASH}." in text and public_key(KEY) in text
     assert max(map(len, page.splitlines())) <= 100 and page.endswith("\n")
 
 

@@ -83,9 +83,8 @@ def place_boxes(
     across, down = Fraction(size[0], crop[2] - crop[0]), Fraction(size[1], crop[3] - crop[1])
     placed = []
     for (left, top, right, bottom), span in boxes:
-        start, stop = (
-            -(-(max(clip.start, min(at, clip.stop)) - clip.start) // stride) for at in (span.start, span.stop)
-        )
+        since = [max(0, min(at, clip.stop) - clip.start) for at in (span.start, span.stop)]
+        start, stop = (math.ceil(Fraction(frames, stride)) for frames in since)
         box = MaskBox(
             left=max(0, math.floor((left - crop[0]) * across)),
             top=max(0, math.floor((top - crop[1]) * down)),

@@ -464,8 +464,11 @@ def test_frames_that_are_not_there_are_an_error(corpus: Corpus) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_placed_boxes_cover_what_was_filled(data: st.DataObject) -> None:
-    """Fill in a recording, cut and scale by whole numbers as a clip does: the boxes cover all of it, and little more."""
-    draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    """Fill in a recording, cut and scale by whole numbers as a clip does: the boxes cover that, and no more."""
+
+    def draw(low: int, high: int) -> int:
+        return data.draw(st.integers(low, high))
+
     factor, stride = draw(1, 4), draw(1, 3)
     crop = (draw(0, 20), draw(0, 20), 0, 0)
     size = (draw(2, 20), draw(2, 20))

@@ -16,19 +16,16 @@ from typing import Annotated, Any, Literal
 
 import ffmpeg
 import imageio_ffmpeg
-import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageOps
 from pydantic import Field
 
 from endocorpus.corpus.files import digest_file
 from endocorpus.media.dicom import pictures, stream_in_memory
 from endocorpus.media.ffmpeg_run import run_ffmpeg
+from endocorpus.media.frames import as_rgb
 from endocorpus.media.inspect import inspect_clip
 from endocorpus.media.probe import (
     DEMUXERS,
     digest_media,
-    is_turned,
     main_video,
     nameless,
     open_image,
@@ -220,7 +217,7 @@ def _raw_frames(plan: RecordingPlan, root: Path) -> Iterator[bytes]:
     for number, path in enumerate(plan.recording.media.paths):
         try:
             with _reading(), open_image(root / path) as image:
-                pixels = _rgb(image)
+                pixels = as_rgb(image)
         except Excluded:
             raise
         except Exception as error:  # noqa: BLE001 - decoders of damaged images raise whatever they stumble over
@@ -230,14 +227,6 @@ def _raw_frames(plan: RecordingPlan, root: Path) -> Iterator[bytes]:
         if pixels.shape != (size[1], size[0], 3):
             raise Excluded(Stage.ENCODE, Reason.FRAME_SIZE_CHANGES, f"image {number + 1} changed after it was probed")
         yield pixels.tobytes()
-
-
-def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """An image as RGB of shape (height, width, 3), upright; 16-bit grey is scaled to 8 bits, not cut off."""
-    turned = is_turned(image)
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image, dtype=np.uint16) // 257).astype(np.uint8))
-    return np.asarray((ImageOps.exif_transpose(image) if turned else image).convert("RGB"))
 
 
 def prove(clip: ClipPlan, plan: RecordingPlan, path: Path) -> EncodedClip:

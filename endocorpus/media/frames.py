@@ -10,10 +10,10 @@ import av
 import av.error
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from endocorpus.errors import DataError
-from endocorpus.media.probe import open_image, pass_on_machine_error
+from endocorpus.media.probe import is_turned, open_image, pass_on_machine_error
 from endocorpus.records import Excluded, Reason, Stage
 
 
@@ -99,3 +99,11 @@ def _grey(image: Image.Image) -> tuple[npt.NDArray[np.int64], str]:
         return grey, f"has the one value {values[0]}, neither black nor white" if 32 <= values[0] < 224 else ""
     vague = len(values) > 2 and float(((grey >= 64) & (grey < 192)).mean()) > _GREY_SHARE
     return grey, "is neither black nor white in large parts" if vague or (values[-1] > 255 and len(values) > 2) else ""
+
+
+def as_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """An image as RGB of shape (height, width, 3), upright; 16-bit grey is scaled to 8 bits, not cut off."""
+    turned = is_turned(image)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image, dtype=np.uint16) // 257).astype(np.uint8))
+    return np.asarray((ImageOps.exif_transpose(image) if turned else image).convert("RGB"))

@@ -1,0 +1,225 @@
+"""Where text stands in a frame: PP-OCR's detector, with the steps around the network written out here.
+
+Finding is enough to mask, so what the text says is never known: the recogniser runs only to verify finished clips, and
+even there letters are counted by their kind and not one of them is put together to a string.
+
+Source: Liao et al., "Real-time Scene Text Detection with Differentiable Binarization", AAAI 2020; PP-OCRv6 small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import ceil, floor
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy import ndimage
+
+from endocorpus.deid.models import Floats, load
+
+Frame = npt.NDArray[np.uint8]
+"""RGB of shape (height, width, 3)."""
+
+INK = 0.3  # probability from which a pixel belongs to text
+FAINT_INK = 0.2
+SURE, FAINT = 0.5, 0.3  # mean probability over a box from which it is text, or may be
+UNCLIP = 1.6  # the network marks the core of a line; its area over its outline, times this, is how far the line reaches
+SMALLEST = 3  # pixels of the shorter side of a core
+SHORT_SIDE = 736  # pixels that the shorter side of what the network sees has at least
+MOST_ZOOM = 3.0
+_STEP = 32  # the network halves its input five times
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TextBox:
+    """A line of text: half-open pixels of the frame, and the detector's mean probability over it, 0 to 1."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    score: float
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    def lies_in(self, other: TextBox) -> bool:
+        """Whether no pixel of this box lies outside `other`."""
+        left_top = other.left <= self.left and other.top <= self.top
+        return left_top and self.right <= other.right and self.bottom <= other.bottom
+
+    def moved(self, x: int, y: int) -> TextBox:
+        """The same box in a picture whose corner lies at (-x, -y) of this one."""
+        return TextBox(self.left + x, self.top + y, self.right + x, self.bottom + y, self.score)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the detector sees in a picture: lines that it is sure of, and all that may be lines, which covers the sure ones."""
+
+    sure: tuple[TextBox, ...]
+    faint: tuple[TextBox, ...]
+
+
+def find_text(frame: Frame, threads: int = 1, zoom: float | None = None) -> Found:
+    """Lines of text in a frame of shape (height, width, 3), in its pixels.
+
+    Args:
+        zoom: how much the frame is enlarged before the network sees it; by default as much as small frames need.
+
+    Raises:
+        DataError: the model is missing or changed.
+    """
+    height, width = frame.shape[:2]
+    zoom = zoom or min(MOST_ZOOM, max(1.0, SHORT_SIDE / min(height, width)))
+    seen = frame
+    if zoom != 1:
+        size = (max(1, round(width * zoom)), max(1, round(height * zoom)))
+        seen = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
+    chance = load("text-detector", threads)(_batch(seen))[0, 0, : seen.shape[0], : seen.shape[1]]
+    scale = (width / seen.shape[1], height / seen.shape[0])
+    sure = boxes_of(chance, INK, SURE, scale, (width, height))
+    faint = boxes_of(chance, FAINT_INK, FAINT, scale, (width, height))
+    alone = (box for box in sure if not any(box.lies_in(other) for other in faint))
+    return Found(sure=sure, faint=tuple(sorted({*faint, *alone})))
+
+
+def look_closely(frame: Frame, threads: int = 1) -> Found:
+    """`find_text` in four overlapping quarters, each enlarged twice: small print in the corners is missed without."""
+    height, width = frame.shape[:2]
+    overlap = 64  # pixels that two quarters share, so that a short line lies whole in one
+    high, wide = min(height, (height + overlap) // 2), min(width, (width + overlap) // 2)
+    sure: set[TextBox] = set()
+    faint: set[TextBox] = set()
+    for top in sorted({0, height - high}):
+        for left in sorted({0, width - wide}):
+            quarter = np.ascontiguousarray(frame[top : top + high, left : left + wide])
+            zoom = max(2.0, min(MOST_ZOOM, SHORT_SIDE / min(quarter.shape[:2])))
+            found = find_text(quarter, threads, zoom)
+            sure |= {box.moved(left, top) for box in found.sure}
+            faint |= {box.moved(left, top) for box in found.faint}
+    return Found(sure=tuple(sorted(sure)), faint=tuple(sorted(faint)))
+
+
+def _batch(frame: Frame) -> Floats:
+    """A frame as the network wants it: blue first, -1 to 1, sides that it can halve; shape (1, 3, height, width)."""
+    height, width = frame.shape[:2]
+    more = ((0, -height % _STEP), (0, -width % _STEP), (0, 0))
+    padded = np.pad(frame[..., ::-1], more, mode="edge").astype(np.float32)
+    return np.ascontiguousarray((padded / np.float32(127.5) - 1).transpose(2, 0, 1)[None])
+
+
+def boxes_of(
+    chance: Floats, ink: float, least: float, scale: tuple[float, float], size: tuple[int, int]
+) -> tuple[TextBox, ...]:
+    """Upright boxes around the lines in a map of probabilities of shape (height, width).
+
+    Args:
+        ink: probability from which a pixel belongs to a line.
+        least: mean probability from which a connected group of such pixels is a line.
+        scale: pixels of the frame per pixel of the map, horizontally and vertically.
+        size: width and height of the frame.
+    """
+    marked = chance > ink
+    if not marked.any():
+        return ()
+    grown = marked.copy()  # by one pixel to the right and below, which joins letters of a line
+    grown[:, 1:] |= marked[:, :-1]
+    grown[1:] |= grown[:-1]
+    groups, count = ndimage.label(grown, structure=np.ones((3, 3), np.int8))
+    means = ndimage.mean(chance, np.where(marked, groups, 0), np.arange(1, count + 1))
+    found = []
+    for (rows, cols), mean in zip(ndimage.find_objects(groups), np.atleast_1d(means), strict=True):
+        high, wide = rows.stop - rows.start, cols.stop - cols.start
+        if not mean >= least or min(high, wide) < SMALLEST:
+            continue
+        reach = UNCLIP * high * wide / (2 * (high + wide))
+        found.append(
+            TextBox(
+                max(0, floor((cols.start - reach) * scale[0])),
+                max(0, floor((rows.start - reach) * scale[1])),
+                min(size[0], ceil((cols.stop + reach) * scale[0])),
+                min(size[1], ceil((rows.stop + reach) * scale[1])),
+                round(float(mean), 4),
+            )
+        )
+    return tuple(sorted(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Legible:
+    """Of one line that can be read: how sure the recogniser is of it (0 to 1), and how many letters of each kind."""
+
+    score: float
+    latin: int  # letters and digits
+    chinese: int  # and Japanese or Korean
+
+
+READABLE = 0.5  # score from which a line is read rather than guessed
+LATIN_LETTERS, CHINESE_LETTERS = 3, 2  # fewer are what a recogniser sees in the edge of a black bar
+
+
+def read_text(frame: Frame, threads: int = 1, boxes: Sequence[TextBox] | None = None) -> tuple[Legible, ...]:
+    """The lines of a frame that a person could read: at least 3 letters or digits or 2 Chinese ones, score >= 0.5.
+
+    Nothing of what they say leaves this function, nor is it ever made.
+
+    Args:
+        frame: RGB of shape (height, width, 3).
+        boxes: where to read; by default wherever there may be text.
+
+    Raises:
+        DataError: a model is missing or changed.
+    """
+    places: Iterable[TextBox] = find_text(frame, threads).faint if boxes is None else boxes
+    lines = [_read_line(frame[box.top : box.bottom, box.left : box.right], threads) for box in places]
+    return tuple(
+        line
+        for line in lines
+        if line.score >= READABLE and (line.latin >= LATIN_LETTERS or line.chinese >= CHINESE_LETTERS)
+    )
+
+
+_LINE_HEIGHT, _LINE_WIDTH, _WIDEST = 48, 320, 3200  # pixels of what the recogniser sees
+
+
+def _read_line(line: Frame, threads: int) -> Legible:
+    """Connectionist temporal classification, greedy: the best class of each column, repeats and blanks dropped."""
+    if line.shape[0] > 1.5 * line.shape[1]:
+        line = np.rot90(line)
+    wide = min(_WIDEST, max(1, ceil(_LINE_HEIGHT * line.shape[1] / line.shape[0])))
+    image = Image.fromarray(np.ascontiguousarray(line)).resize((wide, _LINE_HEIGHT), Image.Resampling.BILINEAR)
+    batch = np.zeros((1, 3, _LINE_HEIGHT, max(wide, _LINE_WIDTH)), np.float32)
+    batch[0, :, :, :wide] = (np.asarray(image, np.float32)[..., ::-1] / np.float32(127.5) - 1).transpose(2, 0, 1)
+    chances = load("text-recogniser", threads)(batch)[0]
+    best, sure = chances.argmax(axis=1), chances.max(axis=1)
+    kept = (best != 0) & np.concatenate([[True], best[1:] != best[:-1]])
+    if not kept.any():
+        return Legible(score=0.0, latin=0, chinese=0)
+    kinds = _kinds(threads)[best[kept]]
+    latin, chinese = int((kinds == _LATIN).sum()), int((kinds == _CHINESE).sum())
+    return Legible(score=round(float(sure[kept].mean()), 4), latin=latin, chinese=chinese)
+
+
+_OTHER, _LATIN, _CHINESE = 0, 1, 2
+
+
+@cache
+def _kinds(threads: int) -> npt.NDArray[np.int8]:
+    """The kind of letter that each class of the recogniser stands for; class 0 is no letter, the last is a blank."""
+    alphabet = (load("text-recogniser", threads).note("character") or "").splitlines()
+    return np.array([_OTHER, *(_kind(letter) for letter in alphabet), _OTHER], np.int8)
+
+
+def _kind(letter: str) -> int:
+    if "\u2e80" <= letter[:1] <= "\u9fff" or "\uac00" <= letter[:1] <= "\ud7af" or letter[:1] >= "\U00020000":
+        return _CHINESE
+    return _LATIN if letter.isalnum() else _OTHER

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +26,11 @@ CHANGE = 4.0  # grey levels from one sample to the next that noise of a codec do
 OFTEN = 0.08  # part of the steps between samples in which tissue changes; a menu that opens once does not
 ALIVE = 0.01  # part of the picture that changes from one sample to the next unless it stands still
 LEAST_STEPS = 20  # between samples that differ, to trust what moves
-BLOCK = 16  # steps over which the layout is looked at
+LEAST_SECONDS = 5  # of a layout, for all of the tissue to move
+BLOCK = 16  # samples over which the layout is looked at, at least
 SAME = 0.9  # overlap over union of the areas of two blocks with one layout
 LEAST_AREA = 0.08  # of the picture
+OTHER = 25.0  # grey levels between the middle pictures of two layouts, where only one of them moves
 RIVAL = 0.4  # area of a second field, as a part of the first, from which there are two
 CONVEX = 0.92  # part of its hull that a field without dents fills
 LIT = 22  # grey level that the border of a picture stays below
@@ -48,25 +51,30 @@ class Layout:
     doubts: tuple[Doubt, ...]
 
 
-def find_layouts(small: Small, at: Sequence[int], num_frames: int) -> tuple[Layout, ...]:
+def find_layouts(
+    small: Small, at: Sequence[int], num_frames: int, rate: Fraction, block: int = BLOCK
+) -> tuple[Layout, ...]:
     """The layouts of a recording in their order; their spans fill [0, num_frames).
 
     Args:
         small: samples of shape (samples, height, width).
         at: the number of the frame of each sample, rising.
         num_frames: of the recording.
+        rate: frames per second.
+        block: samples over which the layout is looked at; a shorter recording has one layout.
     """
     seen = small.max(axis=(1, 2)) > LIT  # a provider blacks out frames: they say nothing about where tissue is
     small, at = small[seen], [number for number, is_seen in zip(at, seen, strict=True) if is_seen]
     steps = _steps(small)
-    edges = _changes_of_layout(steps)
+    edges = _changes_of_layout(steps, small, block)
     cuts = [0, *(at[edge] for edge in edges), num_frames]
     borders = [0, *edges, len(steps)]
     layouts = []
     for (start, stop), (first, last) in zip(
         zip(cuts, cuts[1:], strict=False), zip(borders, borders[1:], strict=False), strict=True
     ):
-        area, doubts = content_area(steps[first:last], small[first : last + 1])
+        is_long = stop - start >= LEAST_SECONDS * rate
+        area, doubts = content_area(steps[first:last], small[first : last + 1], is_long)
         layouts.append(Layout(span=Span(start=start, stop=stop), area=area, doubts=doubts))
     return tuple(layouts)
 
@@ -115,24 +123,32 @@ def _square(size: int) -> Mask:
     return np.ones((size, size), np.bool_)
 
 
-def _changes_of_layout(steps: Mask) -> list[int]:
+def _changes_of_layout(steps: Mask, small: Small, block: int) -> list[int]:
     """Samples with which a new layout begins. Compared are blocks of samples; where two neighbours or the blocks
     around one between them differ, the change lies where it explains the steps best."""
-    starts = list(range(0, max(1, len(steps) - BLOCK // 2), BLOCK))
-    areas = [_moving(steps[start : start + BLOCK], BLOCK // 2) for start in starts]
+    starts = list(range(0, max(1, len(steps) - block // 2), block))
+    areas = [_moving(steps[start : start + block], block // 2) for start in starts]
     known = [(start, area) for start, area in zip(starts, areas, strict=True) if area.mean() >= LEAST_AREA / 2]
     edges: list[int] = []
-    steady = known[:1]  # of the layout that is current
+    steady = known[:1]  # the last block of the layout that is current
     for place in range(1, len(known)):
-        start, area = known[place]
-        if overlap(steady[-1][1], area) >= SAME:
-            steady.append(known[place])
-            continue
-        if place + 1 < len(known) and overlap(area, known[place + 1][1]) < SAME:
-            continue  # a block in the midst of the change, or one with little motion: the next one tells
-        edges.append(_change(steps, steady[-1], (start, area)))
-        steady = [known[place]]
+        if not _differ(steady[0], known[place], small, block):
+            steady = [known[place]]
+        elif place + 1 == len(known) or not _differ(known[place], known[place + 1], small, block):
+            edges.append(_change(steps, steady[0], known[place], block))
+            steady = [known[place]]
+        # else it is a block in the midst of the change: the next one tells
     return edges
+
+
+def _differ(one: tuple[int, Mask], other: tuple[int, Mask], small: Small, block: int) -> bool:
+    """Whether two blocks have two layouts. A camera that rests moves less of the same area, so the picture must be
+    another one where only one of them moves."""
+    if overlap(one[1], other[1]) >= SAME:
+        return False
+    between = one[1] ^ other[1]
+    middles = [np.median(small[start : start + block], axis=0)[between] for start, _ in (one, other)]
+    return float(np.abs(middles[0] - middles[1]).mean()) > OTHER
 
 
 def overlap(one: Mask, other: Mask) -> float:
@@ -141,9 +157,9 @@ def overlap(one: Mask, other: Mask) -> float:
     return float((one & other).sum()) / union if union else 1.0
 
 
-def _change(steps: Mask, before: tuple[int, Mask], after: tuple[int, Mask]) -> int:
+def _change(steps: Mask, before: tuple[int, Mask], after: tuple[int, Mask], block: int) -> int:
     """The first sample of the new layout: steps before it move only in the old area, those behind it in the new."""
-    first, last = before[0], min(len(steps), after[0] + BLOCK)
+    first, last = before[0], min(len(steps), after[0] + block)
     new, old = after[1] & ~before[1], before[1] & ~after[1]
     inside = steps[first:last]
     too_early = np.concatenate([[0], np.cumsum((inside & new).sum(axis=(1, 2)))])
@@ -151,28 +167,28 @@ def _change(steps: Mask, before: tuple[int, Mask], after: tuple[int, Mask]) -> i
     return max(1, first + int((too_early + too_late).argmin()) + 1)
 
 
-def content_area(steps: Mask, small: Small) -> tuple[Mask, tuple[Doubt, ...]]:
+def content_area(steps: Mask, small: Small, is_long: bool = True) -> tuple[Mask, tuple[Doubt, ...]]:
     """The area of one layout, a mask of the small pictures, and what is in doubt about it.
 
     Args:
         steps: where each of its samples differs from the one before it, shape (samples - 1, height, width).
         small: its samples.
+        is_long: whether it lasts long enough for all of the tissue to move.
 
     Where too little moves, the area is what is ever lit: good enough only for a source that needs no proof.
     """
     doubts = []
-    area = _moving(steps, max(3, min(LEAST_STEPS, BLOCK // 2)))
-    alive = len(_alive(steps))
+    area, rivals = _largest(_moving(steps, max(3, min(LEAST_STEPS, BLOCK // 2))))
     if not area.any():
         doubts.append(Doubt.NO_MOTION)
-        area = _lit(small)
-    elif alive < LEAST_STEPS:
+    elif len(_alive(steps)) < LEAST_STEPS or not is_long:
         doubts.append(Doubt.FEW_FRAMES)
-    area, rivals = _largest(area)
-    doubts += [Doubt.TWO_FIELDS] if rivals else []
+    if doubts:
+        lit, rivals = _largest(_lit(small), area)
+        area = lit if lit.sum() > area.sum() else area
     area = _whole(area)
-    if area.mean() < LEAST_AREA:
-        doubts.append(Doubt.SMALL_FIELD)
+    doubts += [Doubt.TWO_FIELDS] if rivals else []
+    doubts += [Doubt.SMALL_FIELD] if area.mean() < LEAST_AREA else []
     return area, tuple(doubts)
 
 
@@ -183,14 +199,15 @@ def _lit(small: Small) -> Mask:
     return _tidy(_blurred(small.max(axis=0)) > LIT)
 
 
-def _largest(mask: Mask) -> tuple[Mask, bool]:
-    """The largest connected part, and whether another one is of like size."""
+def _largest(mask: Mask, around: Mask | None = None) -> tuple[Mask, bool]:
+    """The largest connected part, or the one that holds most of `around`; and whether another one is of like size."""
     groups, count = ndimage.label(mask)
     if count == 0:
         return mask, False
-    sizes = np.bincount(groups.ravel())[1:]
+    sizes = np.bincount(groups.ravel(), minlength=count + 1)[1:]
+    held = sizes if around is None or not (around & mask).any() else np.bincount(groups[around & mask], minlength=count + 1)[1:]
     ranked = np.sort(sizes)[::-1]
-    return np.asarray(groups == sizes.argmax() + 1), bool(count > 1 and ranked[1] > RIVAL * ranked[0])
+    return np.asarray(groups == held.argmax() + 1), bool(count > 1 and ranked[1] > RIVAL * ranked[0])
 
 
 def _whole(area: Mask) -> Mask:

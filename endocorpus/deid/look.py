@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 
 import numpy as np
 
-from endocorpus.deid.field import Layout, find_layouts, row_edges, small_size
+from endocorpus.deid.field import BLOCK, Layout, find_layouts, row_edges, small_size
 from endocorpus.deid.mask import Box, Doubt, LayoutMask, Mask, MaskPlan, bands, hidden_part, snap
 from endocorpus.deid.overlay import Pace, Watch, boxes_to_hide, sample_frames
 from endocorpus.media.sampled import sampled
@@ -16,6 +17,7 @@ from endocorpus.records import Media, MediaFacts, Span
 
 MOST_SAMPLES, LEAST_SAMPLES = 600, 40  # small pictures that motion is read from
 SAMPLES_PER_SECOND = 2
+BLOCK_SECONDS = 6  # over which the layout is looked at, at least
 BORDER = 2  # seconds at the border of two layouts in which both hide
 MOST_HIDDEN = 0.25  # of the field
 
@@ -42,7 +44,8 @@ def plan_masks(media: Media, facts: MediaFacts, root: Path, *, seed: int, pace: 
 def _layouts(media: Media, facts: MediaFacts, root: Path) -> tuple[Layout, ...]:
     numbers = motion_frames(facts.num_frames, facts.rate)
     small = [picture for _, picture in sampled(media, facts, root, numbers, grey=small_size(facts.width, facts.height))]
-    return find_layouts(np.stack(small), numbers, facts.num_frames)
+    block = ceil(BLOCK_SECONDS * facts.rate * len(numbers) / facts.num_frames)
+    return find_layouts(np.stack(small), numbers, facts.num_frames, facts.rate, max(BLOCK, block))
 
 
 def motion_frames(num_frames: int, rate: Fraction) -> tuple[int, ...]:

@@ -228,30 +228,27 @@ def _second_opinion(
 ) -> tuple[list[Box], tuple[Doubt, ...]]:
     """What stands still while the tissue moves and is not hidden yet; and whether some of it may be text.
 
-    With little motion the edges of tissue stand still too, so each patch then needs a witness: the detector, at its
-    lower thresholds. With much motion a patch that is there in both halves of the layout needs none, and none does
-    if all of them together hide less than 3 % of the field.
+    With little motion the edges of tissue stand still too, so they only bear witness for a line that the detector is
+    not sure of. With much motion patches count by themselves if all of them together hide less than 3 % of the field,
+    and those that are there in both halves of the layout if they hide more.
     """
     if not watch.still:
         return [], ()
     left, top, right, bottom = watch.window
     both = watch.still[0] + watch.still[1]
     field_part = ndimage.binary_erosion(inside[top:bottom, left:right], iterations=12)
-    patches = _patches(both.mask() & field_part, (left, top), known)
+    marked = both.mask() & field_part
+    witnessed = [_padded(box) for box in faint if _is_marked(marked, _padded(box), (left, top))]
     numbers = both.numbers
-    enough = len(numbers) >= LEAST_LOOKS and numbers[-1] - numbers[0] >= LEAST_SECONDS * watch.rate
-    area = sum((b[2] - b[0]) * (b[3] - b[1]) for b in patches)
-    if enough and area <= FREE_COST * inside.sum():
-        return patches, ()
-    halves = [half.mask() & field_part for half in watch.still] if enough else []
-    kept = [
-        patch
-        for patch in patches
-        if any(_meets(patch, (box.left, box.top, box.right, box.bottom)) for box in faint)
-        or (halves and all(_is_marked(half, patch, (left, top)) for half in halves))
-    ]
-    unsure = enough and any(_is_like_text(patch) for patch in set(patches) - set(kept))
-    return kept, (Doubt.UNSURE_TEXT,) if unsure else ()
+    if len(numbers) < LEAST_LOOKS or numbers[-1] - numbers[0] < LEAST_SECONDS * watch.rate:
+        return witnessed, ()
+    patches = _patches(marked, (left, top), [*known, *witnessed])
+    if sum((b[2] - b[0]) * (b[3] - b[1]) for b in patches) <= FREE_COST * inside.sum():
+        return [*witnessed, *patches], ()
+    halves = [half.mask() & field_part for half in watch.still]
+    kept = [patch for patch in patches if all(_is_marked(half, patch, (left, top)) for half in halves)]
+    unsure = any(_is_like_text(patch) for patch in set(patches) - set(kept))
+    return [*witnessed, *kept], (Doubt.UNSURE_TEXT,) if unsure else ()
 
 
 def _patches(mask: Mask, corner: tuple[int, int], known: Sequence[Box]) -> list[Box]:
@@ -269,10 +266,6 @@ def _patches(mask: Mask, corner: tuple[int, int], known: Sequence[Box]) -> list[
         if not any(k[0] <= box[0] + 6 and k[1] <= box[1] + 6 and k[2] >= box[2] - 6 and k[3] >= box[3] - 6 for k in known):
             boxes.append(box)
     return boxes
-
-
-def _meets(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _is_marked(mask: Mask, box: Box, corner: tuple[int, int]) -> bool:

@@ -28,6 +28,8 @@ FAINT_INK = 0.2
 SURE, FAINT = 0.5, 0.3  # mean probability over a box from which it is text, or may be
 UNCLIP = 1.6  # the network marks the core of a line; its area over its outline, times this, is how far the line reaches
 SMALLEST = 3  # pixels of the shorter side of a core
+LINE = 2.0  # times its height that a line of print is long at least
+TALLEST, TALL = 64, 0.1  # pixels, and part of the picture's shorter side, that a line is high at most
 SHORT_SIDE = 736  # pixels that the shorter side of what the network sees has at least
 MOST_ZOOM = 3.0
 _STEP = 32  # the network halves its input five times
@@ -63,7 +65,7 @@ class TextBox:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the detector sees in a picture: lines that it is sure of, and all that may be lines, which covers the sure ones."""
+    """What the detector sees in a picture: lines that it is sure of, and what may be lines. Lines of print only."""
 
     sure: tuple[TextBox, ...]
     faint: tuple[TextBox, ...]
@@ -86,10 +88,26 @@ def find_text(frame: Frame, threads: int = 1, zoom: float | None = None) -> Foun
         seen = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
     chance = load("text-detector", threads)(_batch(seen))[0, 0, : seen.shape[0], : seen.shape[1]]
     scale = (width / seen.shape[1], height / seen.shape[0])
-    sure = boxes_of(chance, INK, SURE, scale, (width, height))
-    faint = boxes_of(chance, FAINT_INK, FAINT, scale, (width, height))
-    alone = (box for box in sure if not any(box.lies_in(other) for other in faint))
-    return Found(sure=sure, faint=tuple(sorted({*faint, *alone})))
+    strong = boxes_of(chance, INK, SURE, scale, (width, height))
+    weak = boxes_of(chance, FAINT_INK, FAINT, scale, (width, height))
+    tallest = max(TALLEST, min(height, width) * TALL)
+    sure = tuple(box for box in strong if _is_line(box, tallest) or _is_read(frame, box, tallest, threads))
+    return Found(sure=sure, faint=tuple(box for box in weak if _is_line(box, tallest)))
+
+
+def _is_line(box: TextBox, tallest: float) -> bool:
+    """Whether a box has the shape of a line of print. Round things, as tall as wide, pass for a single letter: the
+    ring of the field of view is an O, a vessel an S."""
+    return box.height <= tallest and box.width >= LINE * box.height
+
+
+def _is_read(frame: Frame, box: TextBox, tallest: float, threads: int) -> bool:
+    """Whether letters can be read in a box of another shape: a short word, a line from top to bottom, a big title."""
+    line = _read_line(frame[box.top : box.bottom, box.left : box.right], threads)
+    if min(box.width, box.height) > tallest and box.width < LINE * box.height:
+        return False
+    letters = LATIN_LETTERS if box.height > tallest else 2
+    return line.score >= READABLE and max(line.latin, 2 * line.chinese) >= letters
 
 
 def look_closely(frame: Frame, threads: int = 1) -> Found:

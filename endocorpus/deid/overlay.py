@@ -18,11 +18,10 @@ from scipy import ndimage
 
 from endocorpus.deid.field import Layout
 from endocorpus.deid.mask import Box, Doubt, Frame, Mask
-from endocorpus.deid.text import Found, TextBox, find_text, look_closely
+from endocorpus.deid.text import SAME, Found, TextBox, find_text, look_closely, overlap
 
 PAD = 0.15  # of a line's height, on each of its sides
 TWICE = 0.3  # overlap over union from which two boxes are of one line
-STEADY = 0.5  # the same, for lines of which the detector is not sure
 RECURS = 3  # sightings of a line at one place that make up for not being sure
 LEAST_EDGE, COHERENT = 6.0, 0.3  # grey levels per pixel of the mean gradient; its part of the mean of its size
 LEAST_LOOKS, LEAST_SECONDS = 60, 120  # of moving tissue, until what stands still on it can be told from it
@@ -41,6 +40,7 @@ class Pace:
     close_looks: int = 4  # frames of each layout that are looked at in quarters, twice as large
 
 
+NORMAL = Pace()
 LIGHT = Pace(per_second=Fraction(1, 2), at_ends=Fraction(1), close_looks=1)
 """For a machine that cannot keep up: half the looks."""
 
@@ -88,6 +88,7 @@ class Watch:
     window: Box  # part of the picture that is looked at
     rate: Fraction
     looks: list[Look] = field(default_factory=list)
+    known: list[TextBox] = field(default_factory=list)  # one box of each line that was read
     still: list[Still] = field(default_factory=list)
     brightest: npt.NDArray[np.uint8] | None = None  # of the window
     _before: npt.NDArray[np.int16] | None = None
@@ -96,12 +97,13 @@ class Watch:
         """Look at frame `number`, RGB of shape (height, width, 3) of the whole picture."""
         left, top, right, bottom = self.window
         part = np.ascontiguousarray(frame[top:bottom, left:right])
-        found = find_text(part, threads)
+        known = [box.moved(-left, -top) for box in self.known]
+        found = find_text(part, threads, known=known)
         if closely:
-            more = look_closely(part, threads)
-            found = Found(sure=(*found.sure, *more.sure), faint=(*found.faint, *more.faint))
-        moved = Found(*(tuple(sorted(box.moved(left, top) for box in some)) for some in (found.sure, found.faint)))
-        self.looks.append(Look(number, moved))
+            found |= look_closely(part, threads, (*known, *found.read))
+        found = found.moved(left, top)
+        self.looks.append(Look(number, found))
+        self.known += [box for box in found.read if all(overlap(box, old) < SAME for old in self.known)]
         grey = (part @ np.array([77, 150, 29], np.uint16) >> 8).astype(np.int16)
         bright = grey.astype(np.uint8)
         self.brightest = bright if self.brightest is None else np.maximum(self.brightest, bright)
@@ -154,10 +156,12 @@ def boxes_to_hide(watch: Watch, inside: Mask) -> tuple[tuple[Box, ...], tuple[Do
     Args:
         inside: the layout's field, shape (height, width) of the whole picture.
     """
-    sure = [box for look in watch.looks for box in look.found.sure]
+    read = [box for look in watch.looks for box in look.found.read]
+    unread = recurring([look.found.unread for look in watch.looks], times=2, alike=TWICE)
     faint = [look.found.faint for look in watch.looks]
-    boxes = [*map(_padded, sure), *swept(watch.looks, watch.rate), *map(_padded, recurring(faint))]
-    more, doubts = _second_opinion(watch, inside, [box for boxes in faint for box in boxes], boxes)
+    sure = [*read, *unread, *recurring(faint, times=RECURS, alike=SAME)]
+    boxes = [*map(_padded, sure), *swept(watch.looks, watch.rate)]
+    more, doubts = _second_opinion(watch, inside, recurring(faint, times=2, alike=SAME), boxes)
     shown = [box for box in (*boxes, *more) if inside[max(0, box[1]) : box[3], max(0, box[0]) : box[2]].any()]
     return tuple(sorted(set(shown))), doubts
 
@@ -167,21 +171,14 @@ def _padded(box: TextBox) -> Box:
     return box.left - pad, box.top - pad, box.right + pad, box.bottom + pad
 
 
-def _union(one: TextBox, other: TextBox) -> float:
-    """Intersection over union of two boxes."""
-    wide = min(one.right, other.right) - max(one.left, other.left)
-    high = min(one.bottom, other.bottom) - max(one.top, other.top)
-    both = max(0, wide) * max(0, high)
-    return both / (one.width * one.height + other.width * other.height - both)
-
-
-def recurring(faint: Sequence[Sequence[TextBox]]) -> list[TextBox]:
-    """Lines of which the detector is not sure, but that it sees at one place on three frames: tissue moves on."""
+def recurring(sightings: Sequence[Sequence[TextBox]], *, times: int, alike: float) -> list[TextBox]:
+    """Of lines that were seen on some frames, those seen at one place on so many: tissue moves on."""
     kept: list[TextBox] = []
-    for place, boxes in enumerate(faint):
+    for place, boxes in enumerate(sightings):
+        others = [*sightings[:place], *sightings[place + 1 :]]
         for box in boxes:
-            others = faint[place + 1 :]
-            if sum(any(_union(box, other) >= STEADY for other in some) for some in others) >= RECURS - 1:
+            again = sum(any(overlap(box, other) >= alike for other in some) for some in others)
+            if again >= times - 1:
                 kept.append(box)
     return kept
 
@@ -191,13 +188,13 @@ def swept(looks: Sequence[Look], rate: Fraction) -> Iterator[Box]:
     for before, after in zip(looks, looks[1:], strict=False):
         if after.number - before.number > 3 * rate:
             continue
-        here, there = before.found.sure, after.found.sure
+        here, there = before.found.read, after.found.read
         for box in here:
-            again = max(there, key=lambda other: _union(box, other), default=None)
+            again = max(there, key=lambda other: overlap(box, other), default=None)
             if again is None:
                 break
-            if _union(box, again) < TWICE:
-                free = [other for other in there if all(_union(other, old) < TWICE for old in here)]
+            if overlap(box, again) < TWICE:
+                free = [other for other in there if all(overlap(other, old) < TWICE for old in here)]
                 again = next((other for other in free if _is_moved(box, other)), None)
             if again is not None and max(_step(box, again)) > 4:
                 yield _path(box, again)

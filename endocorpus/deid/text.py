@@ -8,7 +8,7 @@ Source: Liao et al., "Real-time Scene Text Detection with Differentiable Binariz
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import ceil, floor
@@ -27,6 +27,7 @@ INK = 0.3  # probability from which a pixel belongs to text
 FAINT_INK = 0.2
 SURE, FAINT = 0.5, 0.3  # mean probability over a box from which it is text, or may be
 UNCLIP = 1.6  # the network marks the core of a line; its area over its outline, times this, is how far the line reaches
+SAME = 0.5  # overlap over union from which two boxes are of one line
 SMALLEST = 3  # pixels of the shorter side of a core
 LINE = 2.0  # times its height that a line of print is long at least
 TALLEST, TALL = 64, 0.1  # pixels, and part of the picture's shorter side, that a line is high at most
@@ -65,17 +66,33 @@ class TextBox:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the detector sees in a picture: lines that it is sure of, and what may be lines. Lines of print only."""
+    """What the detector sees in a picture: lines in which letters can be read, or that are known; lines of which it is
+    sure, but in which none can; and what may be lines."""
 
-    sure: tuple[TextBox, ...]
+    read: tuple[TextBox, ...]
+    unread: tuple[TextBox, ...]
     faint: tuple[TextBox, ...]
 
+    def moved(self, x: int, y: int) -> Found:
+        """The same in a picture whose corner lies at (-x, -y) of this one."""
+        return Found(*(tuple(box.moved(x, y) for box in some) for some in (self.read, self.unread, self.faint)))
 
-def find_text(frame: Frame, threads: int = 1, zoom: float | None = None) -> Found:
+    def __or__(self, other: Found) -> Found:
+        pairs = ((self.read, other.read), (self.unread, other.unread), (self.faint, other.faint))
+        return Found(*(tuple(sorted({*one, *two})) for one, two in pairs))
+
+
+NOTHING = Found((), (), ())
+
+
+def find_text(
+    frame: Frame, threads: int = 1, zoom: float | None = None, known: Sequence[TextBox] = ()
+) -> Found:
     """Lines of text in a frame of shape (height, width, 3), in its pixels.
 
     Args:
         zoom: how much the frame is enlarged before the network sees it; by default as much as small frames need.
+        known: lines that were read before; one at the same place counts as read.
 
     Raises:
         DataError: the model is missing or changed.
@@ -91,8 +108,20 @@ def find_text(frame: Frame, threads: int = 1, zoom: float | None = None) -> Foun
     strong = boxes_of(chance, INK, SURE, scale, (width, height))
     weak = boxes_of(chance, FAINT_INK, FAINT, scale, (width, height))
     tallest = max(TALLEST, min(height, width) * TALL)
-    sure = tuple(box for box in strong if _is_line(box, tallest) or _is_read(frame, box, tallest, threads))
-    return Found(sure=sure, faint=tuple(box for box in weak if _is_line(box, tallest)))
+    strong = tuple(box for box in strong if _is_line(box, tallest) or _is_title(box, tallest) or _is_short(box, tallest))
+    read = tuple(
+        box for box in strong if any(overlap(box, old) >= SAME for old in known) or _is_read(frame, box, tallest, threads)
+    )
+    unread = tuple(box for box in strong if box not in read and _is_line(box, tallest))
+    return Found(read=read, unread=unread, faint=tuple(box for box in weak if _is_line(box, tallest)))
+
+
+def overlap(one: TextBox, other: TextBox) -> float:
+    """Intersection over union of two boxes."""
+    wide = min(one.right, other.right) - max(one.left, other.left)
+    high = min(one.bottom, other.bottom) - max(one.top, other.top)
+    both = max(0, wide) * max(0, high)
+    return both / (one.width * one.height + other.width * other.height - both)
 
 
 def _is_line(box: TextBox, tallest: float) -> bool:
@@ -101,30 +130,34 @@ def _is_line(box: TextBox, tallest: float) -> bool:
     return box.height <= tallest and box.width >= LINE * box.height
 
 
+def _is_title(box: TextBox, tallest: float) -> bool:
+    return box.height > tallest and box.width >= LINE * box.height
+
+
+def _is_short(box: TextBox, tallest: float) -> bool:
+    """A short word, or a line from top to bottom."""
+    return min(box.height, box.width) <= tallest and box.width < LINE * box.height
+
+
 def _is_read(frame: Frame, box: TextBox, tallest: float, threads: int) -> bool:
-    """Whether letters can be read in a box of another shape: a short word, a line from top to bottom, a big title."""
     line = _read_line(frame[box.top : box.bottom, box.left : box.right], threads)
-    if min(box.width, box.height) > tallest and box.width < LINE * box.height:
-        return False
     letters = LATIN_LETTERS if box.height > tallest else 2
     return line.score >= READABLE and max(line.latin, 2 * line.chinese) >= letters
 
 
-def look_closely(frame: Frame, threads: int = 1) -> Found:
+def look_closely(frame: Frame, threads: int = 1, known: Sequence[TextBox] = ()) -> Found:
     """`find_text` in four overlapping quarters, each enlarged twice: small print in the corners is missed without."""
     height, width = frame.shape[:2]
     overlap = 64  # pixels that two quarters share, so that a short line lies whole in one
     high, wide = min(height, (height + overlap) // 2), min(width, (width + overlap) // 2)
-    sure: set[TextBox] = set()
-    faint: set[TextBox] = set()
+    found = NOTHING
     for top in sorted({0, height - high}):
         for left in sorted({0, width - wide}):
             quarter = np.ascontiguousarray(frame[top : top + high, left : left + wide])
             zoom = max(2.0, min(MOST_ZOOM, SHORT_SIDE / min(quarter.shape[:2])))
-            found = find_text(quarter, threads, zoom)
-            sure |= {box.moved(left, top) for box in found.sure}
-            faint |= {box.moved(left, top) for box in found.faint}
-    return Found(sure=tuple(sorted(sure)), faint=tuple(sorted(faint)))
+            old = [box.moved(-left, -top) for box in known]
+            found |= find_text(quarter, threads, zoom, old).moved(left, top)
+    return found
 
 
 def _batch(frame: Frame) -> Floats:
@@ -197,8 +230,11 @@ def read_text(frame: Frame, threads: int = 1, boxes: Sequence[TextBox] | None = 
     Raises:
         DataError: a model is missing or changed.
     """
-    places: Iterable[TextBox] = find_text(frame, threads).faint if boxes is None else boxes
-    lines = [_read_line(frame[box.top : box.bottom, box.left : box.right], threads) for box in places]
+    if boxes is None:
+        found = find_text(frame, threads)
+        alone = [box for box in (*found.read, *found.unread) if not any(box.lies_in(weak) for weak in found.faint)]
+        boxes = [*found.faint, *alone]
+    lines = [_read_line(frame[box.top : box.bottom, box.left : box.right], threads) for box in boxes]
     return tuple(
         line
         for line in lines

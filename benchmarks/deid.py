@@ -202,7 +202,9 @@ def print_cost(film: Path, seed: int, *, light: bool) -> None:
     for what, (wall, cpu) in (("decoding alone", decode), ("planning masks", plan)):
         print(f"{film.name} {facts.width}x{facts.height}, {length:.1f} s: {what}: {wall:.1f} s, {cpu:.1f} s of CPU, "
               f"{length / wall:.2f} video seconds per second, {length / cpu:.2f} per CPU second")  # fmt: skip
-    print(f"  planning masks takes {plan[0] / decode[0]:.1f} times as long as decoding ({plan[1] / decode[1]:.1f} of CPU)")
+    print(
+        f"  planning masks takes {plan[0] / decode[0]:.1f} times as long as decoding ({plan[1] / decode[1]:.1f} of CPU)"
+    )
 
 
 def _timed(run: Callable[[], object]) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -70,9 +71,7 @@ def find_layouts(
     cuts = [0, *(at[edge] for edge in edges), num_frames]
     borders = [0, *edges, len(steps)]
     layouts = []
-    for (start, stop), (first, last) in zip(
-        zip(cuts, cuts[1:], strict=False), zip(borders, borders[1:], strict=False), strict=True
-    ):
+    for (start, stop), (first, last) in zip(pairwise(cuts), pairwise(borders), strict=True):
         is_long = stop - start >= LEAST_SECONDS * rate
         area, doubts = content_area(steps[first:last], small[first : last + 1], is_long)
         layouts.append(Layout(span=Span(start=start, stop=stop), area=area, doubts=doubts))
@@ -82,11 +81,8 @@ def find_layouts(
 def _steps(small: Small) -> Mask:
     """Where each sample differs from the one before it; shape (samples - 1, height, width)."""
     steps = np.zeros((max(0, len(small) - 1), *small.shape[1:]), np.bool_)
-    before = _blurred(small[0]) if len(small) else None
-    for number in range(1, len(small)):
-        after = _blurred(small[number])
-        steps[number - 1] = np.abs(after - before) > CHANGE
-        before = after
+    for number, (before, after) in enumerate(pairwise(map(_blurred, small))):
+        steps[number] = np.abs(after - before) > CHANGE
     return steps
 
 
@@ -205,7 +201,11 @@ def _largest(mask: Mask, around: Mask | None = None) -> tuple[Mask, bool]:
     if count == 0:
         return mask, False
     sizes = np.bincount(groups.ravel(), minlength=count + 1)[1:]
-    held = sizes if around is None or not (around & mask).any() else np.bincount(groups[around & mask], minlength=count + 1)[1:]
+    held = (
+        sizes
+        if around is None or not (around & mask).any()
+        else np.bincount(groups[around & mask], minlength=count + 1)[1:]
+    )
     ranked = np.sort(sizes)[::-1]
     return np.asarray(groups == held.argmax() + 1), bool(count > 1 and ranked[1] > RIVAL * ranked[0])
 

@@ -98,9 +98,11 @@ class MaskPlan:
         ]
         for layout in self.layouts:
             first, last = -(-layout.span.start // stride), (layout.span.stop - 1) // stride
-            for box in _painted(layout, self.crop):
-                chain.append(("drawbox", {**_place(box, self.crop), "color": "black", "t": "fill",
-                                          "enable": f"between(n,{first},{last})"}))  # fmt: skip
+            when = f"between(n,{first},{last})"
+            chain += [
+                ("drawbox", {**_place(box, self.crop), "color": "black", "t": "fill", "enable": when})
+                for box in _painted(layout, self.crop)
+            ]
         return tuple(chain)
 
     def tissue_hidden(self) -> float:
@@ -121,9 +123,7 @@ def _painted(layout: LayoutMask, crop: Box) -> list[Box]:
         painted += [(left, at, right, band[1]), (left, band[1], band[0], band[3]), (band[2], band[1], right, band[3])]
         at = band[3]
     painted.append((left, at, right, bottom))
-    painted += [
-        (max(left, box[0]), max(top, box[1]), min(right, box[2]), min(bottom, box[3])) for box in layout.boxes
-    ]
+    painted += [(max(left, box[0]), max(top, box[1]), min(right, box[2]), min(bottom, box[3])) for box in layout.boxes]
     return [box for box in painted if box[0] < box[2] and box[1] < box[3]]
 
 

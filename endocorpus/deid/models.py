@@ -54,7 +54,9 @@ def model_bytes(name: str, pin: Pin) -> bytes:
         path = Path(str(distribution(pin.package).locate_file(pin.file)))
         data = path.read_bytes()
     except PackageNotFoundError:
-        raise DataError(f"the model {name!r} is missing: the package {pin.package} is not installed; {remedy}") from None
+        raise DataError(
+            f"the model {name!r} is missing: the package {pin.package} is not installed; {remedy}"
+        ) from None
     except OSError as error:
         raise DataError(f"the model {name!r} cannot be read ({error.strerror}); {remedy}") from None
     if hashlib.sha256(data).hexdigest() != pin.sha256:
@@ -83,8 +85,10 @@ class Model:
         options.log_severity_level = 3
         try:
             session: Any = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise DataError(f"onnxruntime cannot load a model ({type(error).__name__}); reinstall onnxruntime") from None
+        except Exception as error:  # noqa: BLE001 - it raises classes of its own that are not public
+            raise DataError(
+                f"onnxruntime cannot load a model ({type(error).__name__}); reinstall onnxruntime"
+            ) from None
         self._session, self._input = session, session.get_inputs()[0].name
 
     def __call__(self, batch: Floats) -> Floats:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from math import ceil
 
 import numpy as np
@@ -26,6 +27,7 @@ RECURS = 3  # sightings of a line at one place that make up for not being sure
 LEAST_EDGE, COHERENT = 6.0, 0.3  # grey levels per pixel of the mean gradient; its part of the mean of its size
 LEAST_LOOKS, LEAST_SECONDS = 60, 120  # of moving tissue, until what stands still on it can be told from it
 FREE_COST = 0.03  # of the field, that a second opinion may hide without a witness
+FASTEST = 4  # heights of its box that a line moves in a second
 _PATCH = 12  # pixels of the smallest thing that stands still
 
 
@@ -55,7 +57,7 @@ def sample_frames(num_frames: int, rate: Fraction, seed: int, key: str, pace: Pa
     """
     edges = _strata(num_frames, rate, pace)
     chosen = set()
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         draw = xxhash.xxh3_64_intdigest(f"overlay/{seed}/{key}/{start}".encode()) % max(1, stop - start)
         chosen.add(start + draw)
     return tuple(sorted(chosen))
@@ -185,19 +187,25 @@ def recurring(sightings: Sequence[Sequence[TextBox]], *, times: int, alike: floa
 
 def swept(looks: Sequence[Look], rate: Fraction) -> Iterator[Box]:
     """What lines that move pass over between two looks, and as far again before the first and behind the second."""
-    for before, after in zip(looks, looks[1:], strict=False):
-        if after.number - before.number > 3 * rate:
-            continue
-        here, there = before.found.read, after.found.read
-        for box in here:
-            again = max(there, key=lambda other: overlap(box, other), default=None)
-            if again is None:
-                break
-            if overlap(box, again) < TWICE:
-                free = [other for other in there if all(overlap(other, old) < TWICE for old in here)]
-                again = next((other for other in free if _is_moved(box, other)), None)
-            if again is not None and max(_step(box, again)) > 4:
-                yield _path(box, again)
+    lines = [look.found.read for look in looks]
+    roving = [
+        [box for box in boxes if not any(_stays(box, lines[at]) for at in _around(place, len(lines)))]
+        for place, boxes in enumerate(lines)
+    ]
+    for place, (before, after) in enumerate(pairwise(looks)):
+        reach = FASTEST * (after.number - before.number) / rate
+        for box in roving[place]:
+            yield from (_path(box, other) for other in roving[place + 1] if _is_moved(box, other, float(reach)))
+
+
+def _around(place: int, count: int) -> list[int]:
+    """The looks next to one, two on each side: a marquee comes by the same place again, but not so soon."""
+    return [at for at in range(max(0, place - 2), min(count, place + 3)) if at != place]
+
+
+def _stays(box: TextBox, others: Sequence[TextBox]) -> bool:
+    """Whether one of the lines of another look is at the very place of a box."""
+    return any(max(_step(box, other)) <= 4 for other in others)
 
 
 def _step(box: TextBox, other: TextBox) -> tuple[int, int]:
@@ -206,10 +214,10 @@ def _step(box: TextBox, other: TextBox) -> tuple[int, int]:
     return across, abs(box.top + box.bottom - other.top - other.bottom) // 2
 
 
-def _is_moved(box: TextBox, other: TextBox) -> bool:
-    """Whether a box may be another one after it has moved along a row or a column."""
+def _is_moved(box: TextBox, other: TextBox, reach: float) -> bool:
+    """Whether a box may be another one that has moved along a row or a column, by `reach` of its heights at most."""
     alike = all(abs(a - b) <= 0.3 * max(a, b) for a, b in ((box.width, other.width), (box.height, other.height)))
-    return alike and min(_step(box, other)) <= box.height
+    return alike and min(_step(box, other)) <= box.height / 2 and max(_step(box, other)) <= reach * box.height
 
 
 def _path(box: TextBox, other: TextBox) -> Box:
@@ -260,7 +268,9 @@ def _patches(mask: Mask, corner: tuple[int, int], known: Sequence[Box]) -> list[
         box = (
             cols.start + corner[0] - 6, rows.start + corner[1] - 6, cols.stop + corner[0] + 6, rows.stop + corner[1] + 6
         )  # fmt: skip
-        if not any(k[0] <= box[0] + 6 and k[1] <= box[1] + 6 and k[2] >= box[2] - 6 and k[3] >= box[3] - 6 for k in known):
+        if not any(
+            k[0] <= box[0] + 6 and k[1] <= box[1] + 6 and k[2] >= box[2] - 6 and k[3] >= box[3] - 6 for k in known
+        ):
             boxes.append(box)
     return boxes
 

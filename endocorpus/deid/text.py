@@ -85,9 +85,7 @@ class Found:
 NOTHING = Found((), (), ())
 
 
-def find_text(
-    frame: Frame, threads: int = 1, zoom: float | None = None, known: Sequence[TextBox] = ()
-) -> Found:
+def find_text(frame: Frame, threads: int = 1, zoom: float | None = None, known: Sequence[TextBox] = ()) -> Found:
     """Lines of text in a frame of shape (height, width, 3), in its pixels.
 
     Args:
@@ -108,9 +106,13 @@ def find_text(
     strong = boxes_of(chance, INK, SURE, scale, (width, height))
     weak = boxes_of(chance, FAINT_INK, FAINT, scale, (width, height))
     tallest = max(TALLEST, min(height, width) * TALL)
-    strong = tuple(box for box in strong if _is_line(box, tallest) or _is_title(box, tallest) or _is_short(box, tallest))
+    strong = tuple(
+        box for box in strong if _is_line(box, tallest) or _is_title(box, tallest) or _is_short(box, tallest)
+    )
     read = tuple(
-        box for box in strong if any(overlap(box, old) >= SAME for old in known) or _is_read(frame, box, tallest, threads)
+        box
+        for box in strong
+        if any(overlap(box, old) >= SAME for old in known) or _is_read(frame, box, tallest, threads)
     )
     unread = tuple(box for box in strong if box not in read and _is_line(box, tallest))
     return Found(read=read, unread=unread, faint=tuple(box for box in weak if _is_line(box, tallest)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from math import atan2, degrees
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def sampled(
         return
     path = root / media.paths[0]
     if facts.container == "dicom" and facts.codec == "pictures":
-        yield from _chosen((lambda p=picture: _scaled(p, facts, grey) for picture in pictures(path)), wanted)
+        yield from _chosen((partial(_scaled, picture, facts, grey) for picture in pictures(path)), wanted)
         return
     with ExitStack() as stack:
         if facts.container == "dicom":
@@ -91,7 +92,7 @@ def _decoded(path: Path, facts: MediaFacts, grey: tuple[int, int] | None) -> Ite
         stream.codec_context.thread_count = 1
         try:
             for frame in container.decode(stream):
-                yield lambda shown=frame: _displayed(shown, facts, grey)  # type: ignore[misc]
+                yield partial(_displayed, frame, facts, grey)
         except Excluded:
             raise
         except Exception as error:  # noqa: BLE001 - libav and its bindings raise whatever they stumble over
@@ -132,5 +133,5 @@ def _turn(frame: Any) -> Callable[[Frame], Frame]:
     if quarter == 2:
         return lambda p: p[:: -1 if down else 1, :: -1 if across else 1]
     if quarter == 3:
-        return (lambda p: np.rot90(p, -1)[::-1]) if matrix[3] < 0 else (lambda p: np.rot90(p))
+        return (lambda p: np.rot90(p, -1)[::-1]) if matrix[3] < 0 else np.rot90
     return lambda p: p[::-1] if down else p

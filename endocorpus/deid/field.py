@@ -126,13 +126,14 @@ def _changes_of_layout(steps: Mask, small: Small, block: int) -> list[int]:
     areas = [_moving(steps[start : start + block], block // 2) for start in starts]
     known = [(start, area) for start, area in zip(starts, areas, strict=True) if area.mean() >= LEAST_AREA / 2]
     edges: list[int] = []
-    steady = known[:1]  # the last block of the layout that is current
+    steady = known[:1]  # the last two blocks of the layout that is current: a change may lie within the last
     for place in range(1, len(known)):
-        if not _differ(steady[0], known[place], small, block):
-            steady = [known[place]]
-        elif place + 1 == len(known) or not _differ(known[place], known[place + 1], small, block):
-            edges.append(_change(steps, steady[0], known[place], block))
-            steady = [known[place]]
+        new = known[place]
+        if not any(_differ(old, new, small, block) for old in steady):
+            steady = [steady[-1], new]
+        elif place + 1 == len(known) or not _differ(new, known[place + 1], small, block):
+            edges.append(_change(steps, steady[0], new, block))
+            steady = [new]
         # else it is a block in the midst of the change: the next one tells
     return edges
 

@@ -31,6 +31,7 @@ LEAST_SECONDS = 5  # of a layout, for all of the tissue to move
 BLOCK = 16  # samples over which the layout is looked at, at least
 SAME = 0.9  # overlap over union of the areas of two blocks with one layout
 LEAST_AREA = 0.08  # of the picture
+ACTIVE = 0.1  # part of an area that changes in a step that moves in it
 OTHER = 25.0  # grey levels between the middle pictures of two layouts, where only one of them moves
 RIVAL = 0.4  # area of a second field, as a part of the first, from which there are two
 CONVEX = 0.92  # part of its hull that a field without dents fills
@@ -159,9 +160,12 @@ def _change(steps: Mask, before: tuple[int, Mask], after: tuple[int, Mask], bloc
     first, last = before[0], min(len(steps), after[0] + block)
     new, old = after[1] & ~before[1], before[1] & ~after[1]
     inside = steps[first:last]
-    too_early = np.concatenate([[0], np.cumsum((inside & new).sum(axis=(1, 2)))])
-    too_late = np.concatenate([[0], np.cumsum((inside & old).sum(axis=(1, 2))[::-1])])[::-1]
-    return max(1, first + int((too_early + too_late).argmin()) + 1)
+    in_new, in_old = ((inside & part).sum(axis=(1, 2)) > ACTIVE * max(1, int(part.sum())) for part in (new, old))
+    too_early = np.concatenate([[0], np.cumsum(in_new)])
+    too_late = np.concatenate([np.cumsum(in_old[::-1])[::-1], [0]])
+    cost = too_early + too_late
+    best = np.flatnonzero(cost == cost.min())  # the camera may rest: new tissue shows the change by its first motion
+    return max(1, first + int(best[-1] if new.sum() >= old.sum() else best[0]) + 1)
 
 
 def content_area(steps: Mask, small: Small, is_long: bool = True) -> tuple[Mask, tuple[Doubt, ...]]:

@@ -39,7 +39,7 @@ class Pace:
     at_ends: Fraction = Fraction(2)
     ends: int = 60  # seconds at each end
     least: int = 12  # frames of the shortest recording
-    close_looks: int = 4  # frames of each layout that are looked at in quarters, twice as large
+    close_looks: int = 6  # frames of each layout that are looked at in quarters, twice as large
 
 
 NORMAL = Pace()

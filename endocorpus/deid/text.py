@@ -142,9 +142,12 @@ def _is_short(box: TextBox, tallest: float) -> bool:
 
 
 def _is_read(frame: Frame, box: TextBox, tallest: float, threads: int) -> bool:
+    """Whether letters can be read in a box; of what is not even long like a line, it takes more to believe them."""
     line = _read_line(frame[box.top : box.bottom, box.left : box.right], threads)
-    letters = LATIN_LETTERS if box.height > tallest else 2
-    return line.score >= READABLE and max(line.latin, 2 * line.chinese) >= letters
+    if _is_line(box, tallest):
+        return line.score >= READABLE and line.latin + 2 * line.chinese >= 2
+    letters = LATIN_LETTERS if _is_title(box, tallest) else 2
+    return line.score >= SHORT_READABLE and (line.latin >= letters or line.chinese >= CHINESE_LETTERS)
 
 
 def look_closely(frame: Frame, threads: int = 1, known: Sequence[TextBox] = ()) -> Found:
@@ -217,6 +220,7 @@ class Legible:
 
 
 READABLE = 0.5  # score from which a line is read rather than guessed
+SHORT_READABLE = 0.7
 LATIN_LETTERS, CHINESE_LETTERS = 3, 2  # fewer are what a recogniser sees in the edge of a black bar
 
 

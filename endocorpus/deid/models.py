@@ -53,7 +53,9 @@ def model_bytes(name: str, pin: Pin) -> bytes:
     try:
         data = _folder(pin.package).joinpath(pin.file).read_bytes()
     except PackageNotFoundError:
-        raise DataError(f"the model {name!r} is missing: the package {pin.package} is not installed; {remedy}") from None
+        raise DataError(
+            f"the model {name!r} is missing: the package {pin.package} is not installed; {remedy}"
+        ) from None
     except OSError as error:
         raise DataError(f"the model {name!r} cannot be read ({error.strerror}); {remedy}") from None
     if hashlib.sha256(data).hexdigest() != pin.sha256:
@@ -89,8 +91,8 @@ class Model:
         options.log_severity_level = 3
         try:
             session: Any = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise DataError(f"onnxruntime cannot load a model ({type(error).__name__}); reinstall onnxruntime") from None
+        except Exception as error:  # noqa: BLE001 - its errors have no common base
+            raise DataError(f"onnxruntime cannot load a model ({type(error).__name__}); reinstall it") from None
         self._session, self._input = session, session.get_inputs()[0].name
 
     def __call__(self, batch: Floats | npt.NDArray[np.uint8]) -> Floats:

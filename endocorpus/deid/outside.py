@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from itertools import pairwise
 from math import ceil, exp
 
 import numpy as np
@@ -218,7 +219,7 @@ def _stretches(against: dict[Why, Flags], shortest: int) -> tuple[Stretch, ...]:
     table = np.stack([against[why] for why in Why])
     marks = np.flatnonzero((table[:, 1:] != table[:, :-1]).any(axis=0)) + 1
     borders = [0, *marks.tolist(), table.shape[1]]
-    return tuple(_stretch(table[:, start], start, stop) for start, stop in zip(borders, borders[1:], strict=False))
+    return tuple(_stretch(table[:, start], start, stop) for start, stop in pairwise(borders))
 
 
 def _stretch(column: Flags, start: int, stop: int) -> Stretch:

@@ -32,6 +32,8 @@ BACKBONE, HEAD = "outside-backbone", "outside-head"
 SIDE, FEATURES = 224, 1280
 BATCH = 8
 FOLDS = 5
+SHARE = 0.2
+PRIOR = float(np.log(SHARE / (1 - SHARE)))
 LEAST = 20
 """Frames of each kind that a head can be fitted on; below, what is held out is too little to tell anything."""
 
@@ -207,7 +209,10 @@ def count(logits_in: Sequence[float], logits_out: Sequence[float], enter: float,
 
 
 def fit(inside: Floats, outside: Floats, *, made: str, start: Head | None = None, strength: float = 1.0) -> Head:
-    """The logistic regression that tells two groups of features apart; both count the same, however many there are.
+    """The logistic regression that tells two groups of features apart.
+
+    Both groups count the same, however many there are, and the odds are then those of a recording of which `SHARE` is
+    outside the body.
 
     Args:
         inside, outside: features of shape (N, 1280).
@@ -230,9 +235,9 @@ def fit(inside: Floats, outside: Floats, *, made: str, start: Head | None = None
         slope = np.append(centred.T @ wrong + strength * pull, wrong.sum())
         return float(value + strength / 2 * (pull @ pull)), slope
 
-    first = np.append(origin, 0.0 if start is None else start.bias + middle @ origin)
+    first = np.append(origin, 0.0 if start is None else start.bias - PRIOR + middle @ origin)
     found = minimize(loss, first, jac=True, method="L-BFGS-B", options={"maxiter": 2000, "ftol": 1e-10}).x
     weights = found[:-1].astype("<f4")
-    bias = float(found[-1] - middle @ weights.astype(np.float64))
+    bias = float(found[-1] - middle @ weights.astype(np.float64) + PRIOR)
     head = Head(weights=weights.tobytes(), bias=round(bias, 6), backbone=pins()[BACKBONE].sha256, made=made)
     return head if start is None else replace(head, made=f"{made}; started from {start.digest()[:16]}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 from itertools import pairwise
-from math import ceil, exp
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
@@ -76,26 +76,27 @@ class Policy:
     """Thresholds, and lengths in seconds. The defaults are for recordings as they leave a hospital.
 
     `enter` and `leave` are probabilities: looks above `leave` in a row that holds one above `enter` are outside; other
-    looks above `leave` are in doubt. `memory` is how long a look's score fades into its neighbours'; `gap` the longest
-    time between looks that proves anything. `still` is how long a picture may stand still; None: for ever.
+    looks above `leave` are in doubt. A face counts from `face` on, and from `faint_face` on in a look above `leave`.
+    `gap` is the longest time between looks that proves anything, `still` how long a picture may stand still; None: for
+    ever.
     """
 
     enter: float = 0.3
     leave: float = 0.05
-    memory: float = 0.8
     gap: float = 2.0
     margin: float = 3.0
     shortest: float = 10.0
     head: float = 10.0
     tail: float = 10.0
-    face: float = 0.3
+    face: float = 0.5
+    faint_face: float = 0.3
     text_lines: int = 6
     text_share: float = 0.05
     still: float | None = 10.0
     still_change: float = 1.0
 
     def __post_init__(self) -> None:
-        lengths = (self.memory, self.gap, self.margin, self.shortest, self.head, self.tail, self.still or 0)
+        lengths = (self.gap, self.margin, self.shortest, self.head, self.tail, self.still or 0)
         if not 0 < self.leave <= self.enter <= 1 or not all(0 <= length < 86_400 for length in lengths):
             raise ValueError(f"thresholds need 0 < leave <= enter <= 1, lengths 0 to a day: {self}")
 
@@ -161,37 +162,24 @@ def _unseen(numbers: Sequence[int], num_frames: int, gap: int) -> Iterator[tuple
 
 
 def _findings(looks: Sequence[Look], seconds: Sequence[float], policy: Policy) -> Mapping[Why, Flags]:
-    """Which looks are against keeping, each for itself; arrays of shape (looks,)."""
-    scores = smooth([look.outside for look in looks], seconds, policy.memory)
+    """Which looks are against keeping; arrays of shape (looks,).
+
+    Scores are not averaged over time: a mean would let a glimpse of one look pass, which is what must not pass.
+    """
+    scores = np.array([look.outside for look in looks], np.float64)
+    faces = np.array([look.face for look in looks], np.float64)
     high, out = scores >= policy.leave, np.zeros(len(looks), np.bool_)
     for start, stop in _runs(high):
         out[start:stop] = bool((scores[start:stop] >= policy.enter).any())
     return {
         Why.LOOKS: out,
         Why.UNSURE: high & ~out,
-        Why.FACE: np.array([look.face >= policy.face for look in looks], np.bool_),
+        Why.FACE: (faces >= policy.face) | (high & (faces >= policy.faint_face)),
         Why.TEXT: np.array(
             [look.text_lines >= policy.text_lines or look.text_share > policy.text_share for look in looks], np.bool_
         ),
         Why.STILL: _still(looks, seconds, policy),
     }
-
-
-def smooth(scores: Sequence[float], seconds: Sequence[float], memory: float) -> npt.NDArray[np.float64]:
-    """Each score, or what its neighbours before or after it leave over in an exponential mean, whichever is most.
-
-    A score at `seconds` t counts for exp(-t / memory) of itself t seconds away. Never less than the score itself, so
-    that a short glimpse is not smoothed away.
-    """
-    own = np.array(scores, np.float64)
-    most = own.copy()
-    for order in (range(len(own)), range(len(own) - 1, -1, -1)):
-        mean, last = 0.0, None
-        for index in order:
-            kept = 0.0 if last is None or memory <= 0 else exp(-abs(seconds[index] - seconds[last]) / memory)
-            mean, last = kept * mean + (1 - kept) * own[index], index
-            most[index] = max(most[index], mean)
-    return most
 
 
 def _still(looks: Sequence[Look], seconds: Sequence[float], policy: Policy) -> Flags:

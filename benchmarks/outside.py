@@ -1,0 +1,216 @@
+"""Fit the head that tells frames outside the body, and measure it on media that it was not fitted on.
+
+    python -m benchmarks.outside fit --media MEDIA --out endocorpus/deid/data/outside_head.json
+    python -m benchmarks.outside measure --media MEDIA --inside FOLDER --inside FILE.mp4
+
+MEDIA holds the unpacked packages that `outside_media.py` names. `--inside` is endoscopic video or a folder of frames of
+your own: without any, the inside is the renderer's alone. Fit and measurement share no file, and no seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from benchmarks import outside_media as media
+from benchmarks.tissue import Frame, recolour, screen, through_scope, vary, wall
+from endocorpus.deid.head import Box, Floats, Head, describe, fit, read_head, shipped_head
+from endocorpus.deid.measure import face
+from endocorpus.deid.outside import Look, Policy, judge, kept
+from endocorpus.phantom import plan_recording
+from endocorpus.phantom.scene import Scene
+
+FIT_SEEDS, MEASURE_SEEDS = range(100, 112), range(500, 512)
+WALLS, SCREENS = 700, 120
+
+
+def phantom(seed: int, every: int = 40) -> tuple[list[Frame], list[Frame]]:
+    """Frames of one rendered colonoscopy, a fifth of which is out of the body: inside, outside."""
+    traits = plan_recording(seed, lumen=seed % 5, recording=seed % 7, light="NBI" if seed % 3 == 0 else "WL",
+                            frames=1600, overlays=seed % 2 == 0, outside=True, frozen=False)  # fmt: skip
+    scene, found = Scene(traits, seed), ([], [])  # type: tuple[Scene, tuple[list[Frame], list[Frame]]]
+    for index in range(0, traits.frames, every):
+        frame, truth = scene.render(index)
+        found[truth.outside].append(frame)
+    return found
+
+
+def pictures_to_fit(folder: Path, seed: int) -> tuple[list[Frame], list[Frame]]:
+    """What is inside and what is outside: each picture as it is, varied, and in the colours of tissue."""
+    rng = np.random.default_rng(seed)
+
+    def more(frames: list[Frame], plain: int, count: int, red: int, *, inside: bool) -> list[Frame]:
+        def one() -> Frame:
+            return frames[rng.integers(len(frames))]
+
+        varied = [vary(one(), rng, inside=inside) for _ in range(count)]
+        return [*frames[:plain], *varied, *(recolour(one(), rng) for _ in range(red))]
+
+    rendered = [phantom(number) for number in FIT_SEEDS]
+    inside = [frame for tissue, _ in rendered for frame in more(tissue, 40, 40, 50, inside=True)]
+    inside += more(media.surgery_stills(folder), 4, 100, 200, inside=True)
+    walls = [wall(rng) for _ in range(WALLS)]
+    inside += [*walls, *(vary(frame, rng, inside=True) for frame in walls * 2)]
+    outside = more([frame for _, rooms in rendered for frame in rooms], 40, 60, 20, inside=False)
+    for name in media.FIT_OUTSIDE:
+        frames = media.read(folder, name, media.FIT_OUTSIDE)
+        outside += more(frames, 40, 80, 40, inside=False)
+        if name in media.FIT_SKIN:
+            outside += more(media.skin(frames, media.FIT_SKIN[name], 120, seed), 120, 120, 0, inside=False)
+    outside += more(media.everyday_stills(), 40, 200, 120, inside=False)
+    outside += more(media.skin([media.everyday_stills()[0]], media.ASTRONAUT, 120, seed), 120, 120, 0, inside=False)
+    outside += more([screen(rng) for _ in range(SCREENS)], SCREENS, SCREENS, 0, inside=False)
+    outside += [np.full((64, 64, 3), grey, np.uint8) for grey in (0, 8, 16, 96, 160, 235, 255)]
+    return inside, outside
+
+
+def fit_head(folder: Path, seed: int, strength: float) -> Head:
+    """The head that ships: a function of the media and the seed."""
+    inside, outside = pictures_to_fit(folder, seed)
+    made = (
+        f"benchmarks/outside.py fit, seed {seed}, strength {strength:g}: {len(inside)} pictures inside (rendered "
+        f"colonoscopy, drawn walls, 4 stills of a laparoscopy), {len(outside)} outside "
+        f"({', '.join(media.FIT_OUTSIDE)}, photographs of scikit-image, rendered rooms, drawn screens)"
+    )
+    return fit(describe(inside), describe(outside), made=made, strength=strength)
+
+
+def score(head: Head, frames: Iterable[Frame]) -> tuple[np.ndarray, np.ndarray]:
+    """Probability of being outside, and of a face, of frames cut to what is not black."""
+    frames = list(frames)
+    contents: list[Box] = [media.content_of(frame) for frame in frames]
+    features: Floats = np.concatenate([describe([f], content) for f, content in zip(frames, contents, strict=True)])
+    return head.probability(features), np.array([face(f, c) for f, c in zip(frames, contents, strict=True)])
+
+
+def row(name: str, scores: np.ndarray, faces: np.ndarray) -> None:
+    """One line of the table of frames."""
+    policy = Policy()
+    print(f"  {name:22} {len(scores):5}  {(scores >= policy.enter).mean():7.1%} {(scores >= policy.leave).mean():7.1%} "
+          f"{(faces >= policy.face).mean():7.1%}   p {np.min(scores):.4f} {np.median(scores):.4f} {np.max(scores):.4f}")  # fmt: skip
+
+
+def plant(
+    inside: np.ndarray, outside: np.ndarray, rng: np.random.Generator, *, per_second: int, seconds: int, policy: Policy
+) -> tuple[int, int, int, int, int]:
+    """One recording of 25 frames per second in which 2 seconds of `outside` are planted three times, 30 s apart.
+
+    Args:
+        inside, outside: (frames, 2): scores of the head and the face detector. They are walked through in turn.
+
+    Returns:
+        Planted segments; those of which any frame is kept; frames inside the body; those lost that are farther than
+        the margin from a planted segment and from the ends; and all that are lost.
+    """
+    rate, frames = 25, seconds * 25
+    starts = [int(rng.integers(750 * (k + 1), 750 * (k + 1) + 500)) for k in range(3)]
+    out = np.zeros(frames, bool)
+    for start in starts:
+        out[start : start + 2 * rate] = True
+    looks, first_in, first_out = [], int(rng.integers(len(inside))), int(rng.integers(len(outside)))
+    for number in range(frames * per_second // rate):
+        low, high = number * rate // per_second, (number + 1) * rate // per_second
+        at = int(rng.integers(low, high))
+        table, first = (outside, first_out) if out[at] else (inside, first_in)
+        p, seen = table[(first + number) % len(table)]
+        looks.append(Look(frame=at, outside=float(p), face=float(seen)))
+    keep = np.zeros(frames, bool)
+    for span in kept(judge(looks, frames, Fraction(rate), policy)):
+        keep[span.start : span.stop] = True
+    reach = int((policy.margin + 2 / per_second) * rate)
+    near = np.convolve(out, np.ones(2 * reach + 1), "same") > 0
+    near[: int(policy.head * rate) + 1] = near[frames - int(policy.tail * rate) - 1 :] = True
+    leaked = sum(bool(keep[start : start + 2 * rate].any()) for start in starts)
+    return len(starts), leaked, int((~out).sum()), int((~near & ~keep).sum()), int((~out & ~keep).sum())
+
+
+def measure(folder: Path, own: list[Path], head: Head) -> None:
+    """Print frames first, then planted segments."""
+    rng = np.random.default_rng(77)
+    outside: dict[str, list[Frame]] = {
+        name: media.read(folder, name, media.MEASURE_OUTSIDE) for name in media.MEASURE_OUTSIDE
+    }
+    outside |= {f"skin of {name}": media.skin(outside[name], box, 60, 78) for name, box in media.MEASURE_SKIN.items()}
+    rendered = [phantom(seed) for seed in MEASURE_SEEDS]
+    outside["rendered rooms"] = [frame for _, rooms in rendered for frame in rooms]
+    outside |= {
+        f"{name}, in scope": [through_scope(frame, rng) for frame in frames] for name, frames in [*outside.items()]
+    }
+    inside = {f"rendered {light}": [frame for number, (tissue, _) in zip(MEASURE_SEEDS, rendered, strict=True)
+                                    if (number % 3 == 0) == (light == "NBI") for frame in tissue] for light in ("WL", "NBI")}  # fmt: skip
+    for path in own:
+        files = sorted(path.glob("[0-9]*.jpg")) if path.is_dir() else [path]
+        inside[path.stem] = [frame for file in files for frame in media.read_file(file, 5.0)]
+    print(f"head {head.digest()[:16]}: {head.made}\n")
+    tables: dict[str, dict[str, np.ndarray]] = {}
+    for title, groups in (("inside", inside), ("outside", outside)):
+        print(f"{title:24} frames  >=enter >=leave    face   min, median, max")
+        tables[title] = {}
+        for name, frames in groups.items():
+            scores, faces = score(head, frames)
+            tables[title][name] = np.stack([scores, faces], axis=1)
+            row(name, scores, faces)
+        row("all", *np.concatenate([*tables[title].values()]).T)
+    planted(tables)
+
+
+def planted(tables: dict[str, dict[str, np.ndarray]]) -> None:
+    """Every kind of outside in every kind of inside, at one and two looks a second, with and without the face veto."""
+    print("\n2 s planted in 2 minutes  looks/s  segments  leaked  lost far from any  lost in all")
+    for name, table in tables["inside"].items():
+        for per_second in (1, 2):
+            for veto, policy in (("", Policy()), (", no face veto", replace(Policy(), face=1.0, faint_face=1.0))):
+                rng, total = np.random.default_rng(79), np.zeros(5, int)
+                for other in tables["outside"].values():
+                    total += plant(table, other, rng, per_second=per_second, seconds=120, policy=policy)
+                print(
+                    f"  {name + veto:30} {per_second}  {total[0]:8} {total[1]:7} {total[3] / total[2]:12.2%} {total[4] / total[2]:12.2%}"
+                )
+
+
+def timed(what: str, work: Callable[[], object], rounds: int = 30) -> None:
+    """Median of the time of one call."""
+    times = []
+    for _ in range(rounds):
+        started = perf_counter()
+        work()
+        times.append(perf_counter() - started)
+    print(f"  {what:36} {1e3 * float(np.median(times)):7.1f} ms")
+
+
+def main() -> None:
+    """See the text at the top."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["fit", "measure", "time"])
+    parser.add_argument("--media", type=Path, required=True)
+    parser.add_argument("--inside", type=Path, action="append", default=[])
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--head", type=Path, help="measure this one instead of the one that ships")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--strength", type=float, default=1.0)
+    args = parser.parse_args()
+    if args.what == "fit":
+        head = fit_head(args.media, args.seed, args.strength)
+        args.out.write_text(head.to_json())
+        size, digest = args.out.stat().st_size, hashlib.sha256(args.out.read_bytes()).hexdigest()
+        print(f"{args.out.name} {size:,} bytes sha256 {digest}")
+        return
+    head = read_head(args.head.read_text()) if args.head else shipped_head()
+    if args.what == "measure":
+        measure(args.media, args.inside, head)
+        return
+    frame = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), np.uint8)
+    print("1920x1080, one thread")
+    timed("describe and head", lambda: head.probability(describe([frame])))
+    timed("face", lambda: face(frame))
+
+
+if __name__ == "__main__":
+    main()

@@ -91,8 +91,10 @@ class Model:
         options.log_severity_level = 3
         try:
             session: Any = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001 - its errors have no common base
-            raise DataError(f"onnxruntime cannot load a model ({type(error).__name__}); reinstall it") from None
+        except Exception as error:  # noqa: BLE001 - it raises classes of its own that are not public
+            raise DataError(
+                f"onnxruntime cannot load a model ({type(error).__name__}); reinstall onnxruntime"
+            ) from None
         self._session, self._input = session, session.get_inputs()[0].name
 
     def __call__(self, batch: Floats | npt.NDArray[np.uint8]) -> Floats:

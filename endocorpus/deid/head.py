@@ -121,9 +121,15 @@ def describe(frames: Iterable[Frame], content: Box | None = None) -> Floats:
     return np.concatenate(out) if out else np.zeros((0, FEATURES), np.float32)
 
 
+def cut(frame: Frame, content: Box | None) -> Image.Image:
+    """The endoscopic image of a frame. Cut before it is scaled: scaling a part lets its surroundings shine in."""
+    left, top, right, bottom = content or (0, 0, frame.shape[1], frame.shape[0])
+    return Image.fromarray(np.ascontiguousarray(frame[top:bottom, left:right]))
+
+
 def _small(frame: Frame, content: Box | None) -> Frame:
-    image = Image.fromarray(frame)
-    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=content, reducing_gap=2.0))
+    image = cut(frame, content)
+    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from endocorpus.deid.head import Box, Frame, Head, describe
+from endocorpus.deid.head import Box, Frame, Head, cut, describe
 from endocorpus.deid.models import load
 from endocorpus.deid.outside import Look
 
@@ -44,8 +44,8 @@ def look_at(frames: Iterable[tuple[int, Frame]], head: Head, content: Box | None
 
 
 def _thumb(frame: Frame, content: Box | None) -> npt.NDArray[np.int16]:
-    image = Image.fromarray(frame).resize(THUMB, Image.Resampling.BOX, box=content)
-    return np.asarray(image.convert("L"), np.int16)
+    image = cut(frame, content).convert("L").resize(THUMB, Image.Resampling.BOX)
+    return np.asarray(image, np.int16)
 
 
 def face(frame: Frame, content: Box | None = None) -> float:
@@ -54,10 +54,10 @@ def face(frame: Frame, content: Box | None = None) -> float:
     Raises:
         DataError: the model is missing or changed.
     """
-    left, top, right, bottom = content or (0, 0, frame.shape[1], frame.shape[0])
-    scale = FACE_SIDE / max(right - left, bottom - top)
-    width, height = (max(STEP, round(side * scale / STEP) * STEP) for side in (right - left, bottom - top))
-    image = Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR, box=content)
+    picture = cut(frame, content)
+    scale = FACE_SIDE / max(picture.size)
+    width, height = (max(STEP, round(side * scale / STEP) * STEP) for side in picture.size)
+    image = picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
     return float(np.clip(load(FACES)(np.asarray(image)[None])[0], 0, 1))
 
 

@@ -14,7 +14,7 @@ import pytest
 import skimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from endocorpus.deid.head import Head, calibrate, describe, fit, read_head, shipped_head
 from endocorpus.deid.measure import face, look_at, with_text
@@ -310,3 +310,38 @@ def test_models_of_ours_are_pinned_and_a_changed_one_is_refused(name: str) -> No
 def test_heads_are_values() -> None:
     head = Head(weights=np.zeros(1280, "<f4").tobytes(), bias=0.0, backbone="x", made="y")
     assert head.probability(np.ones((2, 1280), np.float32)).tolist() == [0.5, 0.5]
+
+
+def worklist(size: tuple[int, int]) -> Frame:
+    """A screen with made-up names, (height, width, 3)."""
+    image = Image.new("RGB", size, (236, 238, 240))
+    draw = ImageDraw.Draw(image)
+    for line in range(9):
+        draw.text(
+            (20, 10 + 26 * line), f"TESTCASE {line}   30/02/2099   FAKE-{1000 + 37 * line}", (20, 30, 60), font_size=14
+        )
+    return np.asarray(image)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("seed", "light"), [(710, "WL"), (711, "NBI")])
+def test_glimpses_of_two_seconds_go_and_the_body_stays(seed: int, light: str) -> None:
+    """Two minutes with four glimpses of 2 s, two of a room and two of a screen; no head was fitted on these."""
+    planted = [(800, 850), (1300, 1350), (1800, 1850), (2300, 2350)]
+    traits = replace(
+        plan_recording(seed, light=light, size=(320, 256), frames=3000, overlays=False, outside=False),  # type: ignore[arg-type]
+        outside=tuple(planted[:2]),
+    )
+    scene, screen, rng = Scene(traits, seed), worklist((320, 256)), np.random.default_rng(seed)
+
+    def seen_at(number: int) -> Frame:
+        on_screen = any(start <= number < stop for start, stop in planted[2:])
+        return screen if on_screen else scene.render(number)[0]
+
+    numbers = [12 * k + int(rng.integers(12)) for k in range(250)]
+    looks = look_at(((number, seen_at(number)) for number in numbers), shipped_head())
+    found = judge(looks, 3000, Fraction(25), Policy())
+    assert not chosen(found, doubts=True) & {frame for start, stop in planted for frame in range(start, stop)}
+    margin = 4 * 25
+    far = {f for f in range(250, 2750) if all(f < start - margin or f >= stop + margin for start, stop in planted)}
+    assert len(far - chosen(found)) <= 0.03 * len(far)

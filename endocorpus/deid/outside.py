@@ -78,7 +78,7 @@ class Policy:
     `enter` and `leave` are probabilities: looks above `leave` in a row that holds one above `enter` are outside; other
     looks above `leave` are in doubt. A face counts from `face` on, and from `faint_face` on in a look above `leave`.
     `gap` is the longest time between looks that proves anything, `still` how long a picture may stand still; None: for
-    ever.
+    ever. `per_second` is how often to look. Frames without any light stay if `black_stays`.
     """
 
     enter: float = 0.3
@@ -94,15 +94,19 @@ class Policy:
     text_share: float = 0.05
     still: float | None = 10.0
     still_change: float = 1.0
+    per_second: Fraction = Fraction(2)
+    black_stays: bool = False
 
     def __post_init__(self) -> None:
         lengths = (self.gap, self.margin, self.shortest, self.head, self.tail, self.still or 0)
+        if self.per_second <= 0:
+            raise ValueError(f"looks per second must be more than none: {self}")
         if not 0 < self.leave <= self.enter <= 1 or not all(0 <= length < 86_400 for length in lengths):
             raise ValueError(f"thresholds need 0 < leave <= enter <= 1, lengths 0 to a day: {self}")
 
 
-CLEANED = Policy(shortest=0.0, head=0.0, tail=0.0, still=None)
-"""For sets whose provider has cut them: short clips, and images that stand still, are what they hold."""
+CLEANED = Policy(shortest=0.0, head=0.0, tail=0.0, still=None, black_stays=True)
+"""For sets whose provider has cut them: short clips, images that stand still, and black frames are what they hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,16 +38,16 @@ _NO_COUNTS: Mapping[Any, int] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What de-identification did to one recording, beyond what `deid.parquet` holds.
+    """What de-identification did to one recording, beyond what was removed beside its picture.
 
-    `parameters` is anything canonical JSON can hold: settings and plan; only its hash is kept. `masked_pixels` counts,
-    by clip, the pixels of its picture that are filled on any frame.
+    `parameters` is the SHA-256 of the canonical JSON of settings and plan. `masked_pixels` counts, by clip, the pixels
+    of its picture that are filled on any frame. `evidence.findings_of` reads them out of a corpus.
     """
 
     measures: tuple[Measure, ...] = (Measure.PIXEL_BARRIER,)
     doubts: tuple[str, ...] = ()
     outside_ms: int = 0
-    parameters: Mapping[str, object] = field(default_factory=dict)
+    parameters: str = sha256(canonical({}))
     checks: Mapping[Check, int] = field(default_factory=lambda: _NO_COUNTS)
     masked_pixels: Mapping[str, int] = field(default_factory=lambda: _NO_COUNTS)
 
@@ -194,7 +194,7 @@ def _recording(name: str, row: Mapping[str, Any], found: Findings, clips: list[C
         removed={item["what"]: item["count"] for item in row["removed"]},
         doubts=tuple(sorted(found.doubts)),
         outside_ms=found.outside_ms,
-        parameters=sha256(canonical(found.parameters)),
+        parameters=found.parameters,
         checks={check: found.checks[check] for check in Check if check in found.checks},
         clips=tuple(sorted(clips, key=lambda clip: clip.key)),
     )

@@ -224,6 +224,7 @@ def _template(plan: ReviewPlan) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(folder.joinpath("review.html.jinja").read_text(encoding="utf-8"))
     about = {"corpus": plan.name, "clips_digest": plan.clips_digest, "plan": plan.digest, "seed": plan.seed}
+    about |= {"sample": len(plan.sample)}
     return template.render(
         plan=plan,
         about=Markup(_inert(about)),

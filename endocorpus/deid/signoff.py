@@ -1,7 +1,8 @@
 """Reading a reviewer's decisions back, and what may be concluded from them.
 
 A file of decisions comes from a browser, by mail or on a stick. It is believed only if it is of this very corpus and
-page, and complete; then it is signed with the site's key, with the reviewer's name in it.
+page, and complete; then it is signed with the site's key, with the reviewer's name in it, beside what follows from it:
+the figures of the review, and which recordings go back to quarantine. Those two stay true when the corpus has changed.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Decisions(BaseModel):
     clips_digest: Hash
     plan: Hash
     seed: Annotated[int, Field(ge=-(2**53), le=2**53)]
+    sample: Annotated[int, Field(ge=1, le=2**53)]  # how many clips were drawn at random
     complete: Literal[True]
     reviewer: Person
     date: Day
@@ -74,11 +76,36 @@ class Acceptance:
         )
 
 
+class Signed(BaseModel):
+    """What was decided on a page, signed: the decisions, and what followed from them while the corpus was there.
+
+    `recordings` are the ids of those with a rejected clip. `signer` is the public key, 64 hex digits.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    decisions: Decisions
+    review: ReviewFacts
+    recordings: tuple[Id, ...]
+    signer: Hash
+
+
 def read_decisions(path: Path, plan: ReviewPlan) -> Decisions:
     """The decisions that were made on the page of `plan`.
 
     Raises:
         DataError: unreadable, a draft, of another corpus or page, or not about exactly the clips that were shown.
+    """
+    said = load_decisions(path)
+    refuse_other_page(said, plan, path)
+    return said
+
+
+def load_decisions(path: Path) -> Decisions:
+    """The decisions in a file, of whatever page: `refuse_other_page` judges that.
+
+    Raises:
+        DataError: unreadable, a draft, or no decisions.
     """
     try:
         with path.open("rb") as file:
@@ -89,7 +116,7 @@ def read_decisions(path: Path, plan: ReviewPlan) -> Decisions:
         value = json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         raise DataError(f"{path}: no file of decisions; save it again from the review page") from None
-    return _judge(value, plan, path)
+    return _parse(value, path)
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -98,22 +125,26 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _judge(value: object, plan: ReviewPlan, where: object) -> Decisions:
+def _parse(value: object, where: object) -> Decisions:
     if isinstance(value, dict) and value.get("complete") is False:
         raise DataError(f"{where}: a draft; open it in the review page, decide on every clip and save again")
     try:
-        said = Decisions.model_validate(value)
+        return Decisions.model_validate(value)
     except ValidationError as error:
         fields = sorted({str(problem["loc"][0]) for problem in error.errors() if problem["loc"]})
         raise DataError(
             f"{where}: no file of decisions of this version (wrong: {', '.join(fields)[:200] or 'all of it'}); "
             "save it again from the review page"
         ) from None
+
+
+def refuse_other_page(said: Decisions, plan: ReviewPlan, where: object) -> None:
+    """Raise a `DataError` unless the decisions are about exactly the clips that the page of `plan` shows."""
     if (said.corpus, said.clips_digest) != (plan.name, plan.clips_digest):
         raise DataError(
             f"{where}: is of another corpus, or of {plan.name!r} before it changed; have a new page made and review it"
         )
-    if (said.plan, said.seed) != (plan.digest, plan.seed):
+    if (said.plan, said.seed, said.sample) != (plan.digest, plan.seed, len(plan.sample)):
         raise DataError(
             f"{where}: is of another page of {plan.name!r}, which showed other clips; review the newest one"
         )
@@ -121,27 +152,45 @@ def _judge(value: object, plan: ReviewPlan, where: object) -> Decisions:
     if missing or strange:
         what = f"{len(missing)} clips have no decision" if missing else f"{len(strange)} clips were not shown"
         raise DataError(f"{where}: {what}, the first is {min(missing or strange)}; review it again")
-    return said
 
 
-def sign_decisions(decisions: Decisions, key: bytes) -> bytes:
-    """The decisions, signed with the site's key: one link of a chain (`chain.py`)."""
-    return write_chain([decisions.model_dump(mode="json")], key, PURPOSE)
-
-
-def read_signed(data: bytes, plan: ReviewPlan, where: object, signer: str | None = None) -> Decisions:
-    """The decisions that `sign_decisions` was given, if they are of `plan`.
+def sign_decisions(plan: ReviewPlan, decisions: Decisions, recordings: Mapping[str, str], key: bytes) -> bytes:
+    """The decisions and what follows from them, signed with the site's key: one link of a chain (`chain.py`).
 
     Args:
-        signer: the site's public key, 64 hex digits.
+        recordings: of which recording the clips are, by key.
+    """
+    refused = sorted({recordings[clip] for clip in decisions.rejected})
+    review = review_facts(plan, decisions)
+    body = {
+        "decisions": decisions.model_dump(mode="json"),
+        "review": review.model_dump(mode="json"),
+        "recordings": refused,
+    }
+    return write_chain([body], key, PURPOSE)
+
+
+def read_signed(data: bytes, where: object, signer: str | None = None) -> Signed:
+    """What `sign_decisions` signed.
+
+    Args:
+        signer: the site's public key, 64 hex digits; without it, whose key signed is not judged.
 
     Raises:
-        DataError: changed, signed with another key, or as in `read_decisions`.
+        DataError: changed, signed with another key, or nothing that this version signs.
     """
     chain = read_chain(data, PURPOSE, where, signer)
     if len(chain.bodies) > 1:
         raise BrokenChainError(str(where), 1, "is one too many: decisions are one statement")
-    return _judge(chain.bodies[0], plan, where)
+    try:
+        said = Signed.model_validate_json(canonical({**chain.bodies[0], "signer": chain.signer}))
+    except ValidationError:
+        raise BrokenChainError(str(where), 0, "is no review of this version") from None
+    decisions, review = said.decisions, said.review
+    of = (decisions.digest, decisions.clips_digest, len(decisions.decisions), len(decisions.rejected), decisions.sample)
+    if of != (review.decisions, review.corpus, review.shown, review.rejected, review.sample):
+        raise BrokenChainError(str(where), 0, "holds figures of other decisions than its own")
+    return said
 
 
 def acceptance(plan: ReviewPlan, decisions: Decisions, confidence_percent: int = CONFIDENCE_PERCENT) -> Acceptance:

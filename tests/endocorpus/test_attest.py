@@ -31,7 +31,7 @@ from endocorpus.deid.attest import (
     read_attestation,
     refuse_other_clips,
 )
-from endocorpus.deid.chain import BrokenChainError, canonical, public_key, read_chain, write_chain
+from endocorpus.deid.chain import BrokenChainError, canonical, public_key, read_chain, sha256, write_chain
 from endocorpus.deid.describe import (
     Findings,
     clip_hashes,
@@ -306,7 +306,7 @@ def test_a_finished_corpus_is_described_as_it_is(corpus: Corpus) -> None:
         measures=(Measure.BURNT_IN_TEXT, Measure.PIXEL_BARRIER),
         doubts=("still picture",),
         outside_ms=2500,
-        parameters={"b": 2, "a": [1]},
+        parameters=sha256(canonical({"b": 2, "a": [1]})),
         checks={Check.READ_AGAIN: 0},
         masked_pixels={first["key"]: 77},
     )

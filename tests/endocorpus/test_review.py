@@ -22,7 +22,7 @@ from scipy import stats
 
 from endocorpus.corpus.manifest import Corpus
 from endocorpus.deid.attest import attest, open_points, read_attestation
-from endocorpus.deid.chain import public_key
+from endocorpus.deid.chain import public_key, read_chain, write_chain
 from endocorpus.deid.describe import clips_digest, corpus_facts, read_clip, recording_facts
 from endocorpus.deid.keys import new_signing_key
 from endocorpus.deid.review import (
@@ -37,6 +37,7 @@ from endocorpus.deid.review import (
     review_page,
 )
 from endocorpus.deid.signoff import (
+    PURPOSE,
     Decisions,
     acceptance,
     read_decisions,
@@ -65,6 +66,7 @@ def made(plan: ReviewPlan, /, **changes: Any) -> dict[str, Any]:
         "clips_digest": plan.clips_digest,
         "plan": plan.digest,
         "seed": plan.seed,
+        "sample": len(plan.sample),
         "complete": True,
         "reviewer": "Dr. Ada Muster",
         "date": "2026-11-23",
@@ -366,18 +368,32 @@ def test_only_complete_decisions_on_this_very_page_are_believed(tmp_path: Path) 
         read_decisions(tmp_path / "none", plan)
 
 
-def test_decisions_are_signed_with_the_reviewers_name_in_them(tmp_path: Path) -> None:
+def test_decisions_are_signed_with_the_reviewers_name_in_them() -> None:
     plan = plan_of(30)
-    said = Decisions.model_validate(made(plan, reviewer="王小明"))
-    data = sign_decisions(said, KEY)
-    assert read_signed(data, plan, "x", public_key(KEY)) == said and "王小明".encode() in data
+    first, second = plan.order[:2]
+    decided = dict.fromkeys(plan.order, "accepted") | {first: "rejected", second: "rejected"}
+    said = Decisions.model_validate(made(plan, reviewer="王小明", decisions=decided))
+    data = sign_decisions(plan, said, dict.fromkeys(plan.order, "ward-1") | {second: "ward-0"}, KEY)
+    seen = read_signed(data, "x", public_key(KEY))
+    assert (seen.decisions, seen.review) == (said, review_facts(plan, said)) and "王小明".encode() in data
+    assert seen.recordings == ("ward-0", "ward-1") and seen.signer == public_key(KEY)
     for broken in (data.replace("王小明".encode(), "李小明".encode()), data.replace(b"accepted", b"rejected", 1)):
         with pytest.raises(DataError, match="link 0 was changed"):
-            read_signed(broken, plan, "x")
+            read_signed(broken, "x")
     with pytest.raises(DataError, match="another key"):
-        read_signed(data, plan, "x", public_key(KEY[::-1]))
-    with pytest.raises(DataError, match="of another corpus"):
-        read_signed(data, plan_review("ward", "cd" * 32, dict.fromkeys(plan.order, 0.0)), "x")
+        read_signed(data, "x", public_key(KEY[::-1]))
+
+
+def test_a_signed_review_whose_parts_do_not_belong_together_is_refused() -> None:
+    plan = plan_of(30)
+    said = Decisions.model_validate(made(plan))
+    [body] = read_chain(sign_decisions(plan, said, {}, KEY), PURPOSE, "x").bodies
+    better = {**body, "review": {**body["review"], "sample": 29, "bound_ppm": 1}}
+    for forged, what in ((better, "figures of other decisions"), ({"decisions": body["decisions"]}, "no review of")):
+        with pytest.raises(DataError, match=what):
+            read_signed(write_chain([forged], KEY, PURPOSE), "x")
+    with pytest.raises(DataError, match="one too many"):
+        read_signed(write_chain([body, body], KEY, PURPOSE), "x")
 
 
 def test_bounds_are_those_of_clopper_and_pearson() -> None:

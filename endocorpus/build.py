@@ -11,7 +11,7 @@ import dataclasses
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,8 @@ from endocorpus.receipts import (
     tidy_receipts,
     to_be_retried,
 )
-from endocorpus.records import Exclusion, Reason, RecordingPlan
+from endocorpus.records import Excluded, Exclusion, Reason, RecordingPlan, Stage
+from endocorpus.release import OWN, TakenIn, rejected_recordings, settle, take_in
 from endocorpus.report.page import write_report
 from endocorpus.report.text import count
 from endocorpus.rows import Row, deid_row, excluded_row, recording_row
@@ -61,6 +62,7 @@ from endocorpus.staging import (
     MakeTask,
     PlanTask,
     corpus_name,
+    exclusion_of,
     make,
     make_task,
     plan_task,
@@ -70,6 +72,9 @@ from endocorpus.staging import (
 
 class BuildWatcher:
     """What a build tells whoever watches, in this order; `looked` and `encoded` come once per recording."""
+
+    def reviewed(self, found: TakenIn) -> None:
+        """Decisions were read back; not told where there are none."""
 
     def scanned(self, scan: Scan) -> None: ...
 
@@ -97,6 +102,8 @@ def build(
     shrink: bool = False,
     strict: bool = False,
     watcher: BuildWatcher | None = None,
+    decisions: Path | None = None,
+    signing_key: bytes | None = None,
 ) -> Corpus:
     """Build the corpus of `source` from the files below `root`, or bring it up to date, and return it opened.
 
@@ -108,6 +115,9 @@ def build(
         strict: stop before anything is encoded when counts differ from what the source should hold, or a label is not
             in its vocabulary.
         watcher: told about progress.
+        decisions: file of decisions on the corpus as it lies in `out`, to be signed; recordings of which a clip was
+            rejected go, and stay out.
+        signing_key: the 32 bytes of the site's Ed25519 key; with it the corpus is attested.
 
     Raises:
         UsageError: `root` or `out` cannot be used, `root` holds no media, or too much would go without `shrink`.
@@ -119,12 +129,13 @@ def build(
     _refuse_nesting(root, out)
     scanned = scan_filled(source, root, name)
     with work_area(out, name, source.name) as work:
+        rejected = _rejected(out, decisions, signing_key, watcher)
         watcher.scanned(scanned)
-        plans, exclusions = plan_all(scanned, source, root, config, workers, watcher)
+        plans, exclusions = plan_all(scanned, source, root, config, workers, watcher, rejected)
         watcher.planned(plans, exclusions)
         planned, before = {plan.recording.recording_id for plan in plans}, known_recordings(work)
         if not shrink:
-            _refuse_shrinking(before, planned, root, out)
+            _refuse_shrinking(before - rejected, planned, root, out)
         if strict:
             refuse_loose(source, scanned, plans)
         tasks = [make_task(plan, root, source, work, config.encode) for plan in plans]
@@ -135,19 +146,29 @@ def build(
         _make_clips([task for shard in stale for task in shard.tasks], work, workers, watcher)
         _refuse_lost_root(scanned, root)
         if not shrink:
-            _refuse_shrinking(before, planned - to_be_retried(stale), root, out)
+            _refuse_shrinking(before - rejected, planned - to_be_retried(stale), root, out)
         if stale:
             (out / DESCRIPTOR).unlink(missing_ok=True)  # from here to the end this is not a finished corpus
         for shard in stale:
             finish_shard(shard, source, work, out, name)
         exclusions += exclusions_of(shards)
         _commit(scanned, plans, exclusions, shards, source, work, out, config, name, synthetic=rendered_by(root))
+        corpus = settle(open_corpus(out), signing_key)
         for made in (work / ENCODED, work / ANNOTATED):
             shutil.rmtree(made)
         tidy_receipts(shards, work)
         if gone := before - known_recordings(work):
             watcher.dropped(gone)
-    return open_corpus(out)
+    return corpus
+
+
+def _rejected(out: Path, decisions: Path | None, key: bytes | None, watcher: BuildWatcher) -> frozenset[str]:
+    """Recordings that reviewers have rejected, those of new decisions among them."""
+    if decisions is not None:
+        if key is None:
+            raise UsageError("--decisions are signed when they are read: name the key with --signing-key")
+        watcher.reviewed(take_in(out, decisions, key))
+    return rejected_recordings(out)
 
 
 def scan_filled(source: Source, root: Path, name: str) -> Scan:
@@ -195,11 +216,25 @@ def _refuse_nesting(root: Path, out: Path) -> None:
 
 
 def plan_all(
-    scanned: Scan, source: Source, root: Path, config: BuildConfig, workers: int, watcher: BuildWatcher
+    scanned: Scan,
+    source: Source,
+    root: Path,
+    config: BuildConfig,
+    workers: int,
+    watcher: BuildWatcher,
+    rejected: Collection[str] = (),
 ) -> tuple[list[RecordingPlan], list[Exclusion]]:
-    """Plans by recording id, and everything that was left out so far. Opens media, writes nothing."""
-    tasks = [PlanTask(recording=r, root=root, source=source, config=config) for r in scanned.recordings]
-    outcomes: list[RecordingPlan | Exclusion] = []
+    """Plans by recording id, and everything that was left out so far. Opens media, writes nothing.
+
+    Args:
+        rejected: ids of recordings that stay out because of a review.
+    """
+    wanted = [r for r in scanned.recordings if r.recording_id not in rejected]
+    tasks = [PlanTask(recording=r, root=root, source=source, config=config) for r in wanted]
+    refused = Excluded(Stage.DEID, Reason.REJECTED, "a reviewer rejected one of its clips")
+    outcomes: list[RecordingPlan | Exclusion] = [
+        exclusion_of(r, refused) for r in scanned.recordings if r.recording_id in rejected
+    ]
     for _, outcome in run_tasks(plan_task, tasks, workers):
         outcomes.append(outcome)
         watcher.looked()
@@ -286,6 +321,8 @@ def _is_committed(out: Path, descriptor: Mapping[str, Any]) -> bool:
     try:
         committed = dict(open_corpus(out).descriptor)
         report = committed.pop("report", None)
+        for entry in OWN:
+            committed.pop(entry, None)
     except DataError:
         return False
     if committed != descriptor or not (out / REPORT).is_file() or digest_file(out / REPORT) != report:

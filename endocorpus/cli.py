@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from endocorpus import __version__
+from endocorpus.cli_deid import deid
 from endocorpus.cli_facts import fetch, mix, sources, splits
+from endocorpus.cli_review import attested, review, signer_option
 from endocorpus.console import Commands, echo_json, echo_table, json_option
 from endocorpus.errors import DataError, UsageError
 from endocorpus.places import place_of, raw_root
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from endocorpus.sources.layout import Source
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
 source_option = click.option("--source", "source_name", required=True, metavar="NAME", help="See `endocorpus sources`.")
 root_option = click.option(
     "--root",
@@ -189,12 +192,14 @@ def plan(
 ) -> None:
     """Show what a build of the same options would do: recordings, clips, exclusions. Writes nothing."""
     from endocorpus.build import BuildWatcher, plan_all, scan_filled
+    from endocorpus.release import rejected_recordings
     from endocorpus.sources import load_source
 
     source = load_source(source_name, privacy, rate)
     config = _config(config_file, overrides, source.defaults)
-    root, (_, name) = raw_root(source, root), place_of(source, out, corpus_name)
-    plans, found = plan_all(scan_filled(source, root, name), source, root, config, workers, BuildWatcher())
+    root, (out, name) = raw_root(source, root), place_of(source, out, corpus_name)
+    scanned, rejected = scan_filled(source, root, name), rejected_recordings(out)
+    plans, found = plan_all(scanned, source, root, config, workers, BuildWatcher(), rejected)
     exclusions = sorted(map(_exclusion, found), key=_place_among_excluded)
     rows = [
         {
@@ -226,6 +231,8 @@ def plan(
     "--strict", is_flag=True, help="Stop when counts differ from what the source should hold, or a label has no code."
 )
 @click.option("--shrink", is_flag=True, help="More than half of the recordings that the corpus holds may go.")
+@click.option("--decisions", type=FILE, help="File that the page of `endocorpus review` saved: it is read and signed.")
+@click.option("--signing-key", type=FILE, help="Key that signs decisions and the attestation; see `endocorpus deid`.")
 @privacy_option
 @rate_option
 @config_option
@@ -238,6 +245,8 @@ def build(
     corpus_name: str | None,
     strict: bool,
     shrink: bool,
+    decisions: Path | None,
+    signing_key: Path | None,
     privacy: Literal["public", "private"] | None,
     rate: str | None,
     config_file: Path | None,
@@ -247,16 +256,20 @@ def build(
     """Build a corpus, continue a build that was interrupted, or bring a corpus up to date: the same command.
 
     Recordings are cut into clips of 5 seconds, scaled down to 256 pixels on the short side, and encoded as H.264
-    without sound. The settings of that are listed by `endocorpus config`.
+    without sound. The settings of that are listed by `endocorpus config`. With --signing-key the corpus is attested;
+    a private one is released when somebody has reviewed it and its --decisions were read.
     """
     from endocorpus.build import build as build_corpus
+    from endocorpus.deid.keys import read_signing_key
     from endocorpus.progress import ShownProgress
+    from endocorpus.release import told
     from endocorpus.sources import load_source
     from endocorpus.summary import headline, left_out, repeats, why_empty
 
     source = load_source(source_name, privacy, rate)
     config = _config(config_file, overrides, source.defaults)
     out, name = place_of(source, out, corpus_name)
+    secret = read_signing_key(signing_key, [raw_root(source, root), out]) if signing_key else None
     for line in source.unverified:
         click.echo(f"assumed, not verified: {line}", err=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl-C
@@ -271,12 +284,14 @@ def build(
             shrink=shrink,
             strict=strict,
             watcher=shown,
+            decisions=decisions,
+            signing_key=secret,
         )
     click.echo(headline(corpus))
     if copied := repeats(corpus.descriptor["counts"]["identical_recordings"]):
         click.echo(f"{copied}, byte for byte; they share a leak group")
     _echo_exclusions(corpus.table("excluded").to_pylist())
-    click.echo("".join(f"{line}\n" for line in left_out(corpus, shown.gone)), nl=False)
+    click.echo("".join(f"{line}\n" for line in (*left_out(corpus, shown.gone), *told(corpus))), nl=False)
     if not corpus.descriptor["counts"]["clips"]:
         raise DataError(why_empty(corpus))
 
@@ -284,19 +299,21 @@ def build(
 @main.command()
 @click.argument("corpus_folder", metavar="CORPUS", type=FOLDER)
 @click.option("--fast", is_flag=True, help="Check every byte, but do not decode the clips.")
+@signer_option
 @workers_option
 @json_option
-def verify(corpus_folder: Path, fast: bool, workers: int, as_json: bool) -> None:
-    """Re-open everything: tables, shards, every clip. Exit code 1 names what is damaged."""
+def verify(corpus_folder: Path, fast: bool, signer: str | None, workers: int, as_json: bool) -> None:
+    """Re-open everything: tables, shards, every clip, the attestation. Exit code 1 names what is damaged."""
     import dataclasses
 
     from endocorpus.corpus.manifest import named_corpus
     from endocorpus.progress import shown_clips
+    from endocorpus.release import standing
     from endocorpus.verify import verify as verify_corpus
 
     corpus = named_corpus(corpus_folder)
     with shown_clips(corpus.descriptor["counts"]["clips"]) as progress:
-        outcome = verify_corpus(corpus, decode=not fast, workers=workers, progress=progress)
+        outcome = verify_corpus(corpus, decode=not fast, workers=workers, signer=signer, progress=progress)
     if as_json:
         echo_json(dataclasses.asdict(outcome))
     else:
@@ -306,6 +323,7 @@ def verify(corpus_folder: Path, fast: bool, workers: int, as_json: bool) -> None
             f"{count(outcome.shards, 'shard')}, {count(outcome.clips, 'clip')}, {outcome.bytes:,} bytes: "
             + (count(len(outcome.problems), "problem") if outcome.problems else "everything is as it was committed")
         )
+        click.echo(f"released: {standing(corpus).sentence}")
     if outcome.problems:
         raise DataError(f"{corpus_folder}: damaged; `endocorpus build` repairs it from the raw files")
 
@@ -352,6 +370,9 @@ def report(corpus_folder: Path, out: Path | None, as_json: bool) -> None:
     click.echo(f"report written to {out}")
 
 
+main.add_command(review)
+deid.add_command(attested)
+main.add_command(deid)
 main.add_command(splits)
 main.add_command(mix)
 

@@ -25,6 +25,7 @@ from rich.progress import (
 from endocorpus.build import BuildWatcher
 from endocorpus.corpus.files import PARTIAL
 from endocorpus.records import Exclusion, RecordingPlan
+from endocorpus.release import TakenIn
 from endocorpus.report.text import count
 from endocorpus.scan import Scan
 
@@ -114,6 +115,11 @@ class ShownProgress(BuildWatcher):
             # A thread that is still there when Python ends is torn out of whatever library it is in, which may abort.
             self._polling.join()
         self._bar.stop()
+
+    def reviewed(self, found: TakenIn) -> None:
+        self._console.print(f"reviewed by {found.reviewer}: {found.sentence}")
+        if found.recordings:
+            self._console.print(f"rejected, and kept out from now on: {count(len(found.recordings), 'recording')}")
 
     def scanned(self, scan: Scan) -> None:
         recordings = len(scan.recordings)

@@ -78,6 +78,7 @@ class Reason(StrEnum):
     TOO_LONG = "too_long"
     NOT_CLEARED = "not_cleared"
     NO_CONSENT = "no_consent"
+    REJECTED = "rejected"
     TIMED_OUT = "timed_out"
     CHANGED = "changed"
 
@@ -104,6 +105,7 @@ REASON_TEXT: Mapping[Reason, str] = MappingProxyType(
         Reason.TOO_LONG: "The recording would become more clips than one pass can write.",
         Reason.NOT_CLEARED: "A private recording stays in quarantine until it is de-identified and signed off.",
         Reason.NO_CONSENT: "The label table says that there is no consent.",
+        Reason.REJECTED: "A reviewer rejected a clip of it, so all of it stays out.",
         Reason.CHANGED: "The files changed during the build; building again takes them as they are then.",
         Reason.TIMED_OUT: "For minutes, no frame came out of the decoder.",
     }

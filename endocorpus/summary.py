@@ -10,6 +10,7 @@ from typing import Any
 from endocorpus.config import BuildConfig
 from endocorpus.console import duration
 from endocorpus.corpus.manifest import REPORT, Corpus
+from endocorpus.release import standing
 from endocorpus.report.stats import Table, compute
 from endocorpus.report.text import count, rate, size
 
@@ -45,6 +46,7 @@ def facts(corpus: Corpus) -> list[tuple[str, str]]:
         ("source", f"{source['name']}: {source['title']}"),
         ("licence", f"{source['licence']} ({source['licence_status']})"),
         ("privacy", str(source["privacy"])),
+        ("released", standing(corpus).sentence),
         ("synthetic", f"yes: {descriptor['synthetic']}" if descriptor["synthetic"] else "no"),
         ("settings", _changed(descriptor["config"])),
         ("sizes", _most(stats.sizes, lambda row: f"{row['width']}x{row['height']}")),

@@ -18,9 +18,11 @@ from endocorpus.corpus.files import digest_file
 from endocorpus.corpus.manifest import REPORT, SHARDS, Corpus
 from endocorpus.corpus.schema import TABLES
 from endocorpus.corpus.shards import read_member, sample_members, tar_members
+from endocorpus.deid.chain import sha256
 from endocorpus.engine import run_tasks
 from endocorpus.errors import DataError
 from endocorpus.media.inspect import inspect_clip
+from endocorpus.release import check_release
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,16 +51,24 @@ class _ShardTask:
     digest: str
     rows: tuple[Mapping[str, Any], ...]
     decode: bool
+    attested: Mapping[str, str] | None  # SHA-256 by clip key
 
 
 def verify(
-    corpus: Corpus, *, decode: bool = True, workers: int = 1, progress: Callable[[int], None] = lambda _clips: None
+    corpus: Corpus,
+    *,
+    decode: bool = True,
+    workers: int = 1,
+    signer: str | None = None,
+    progress: Callable[[int], None] = lambda _clips: None,
 ) -> Verification:
-    """Check tables, shards and clips of a corpus against its descriptor and manifests.
+    """Check tables, shards and clips of a corpus against its descriptor and manifests, and what was signed about it.
 
     Args:
         decode: decode every clip as well, and check frames, size and that nothing stands beside the picture.
         workers: processes; each takes whole shards.
+        signer: public key of whoever must have signed the attestation, 64 hex digits; by default it need not be there,
+            and whose key signed is not judged.
         progress: called with the number of clips done since the last call.
     """
     problems = list(_check_tables(corpus))
@@ -72,6 +82,8 @@ def verify(
     listed = {entry["name"]: entry for entry in corpus.descriptor["shards"]}
     problems += _check_sums(corpus, by_shard, listed)
     problems += _check_annotations(corpus, {row["key"]: row for rows in by_shard.values() for row in rows})
+    found = check_release(corpus, signer)
+    problems += [Problem(where=where, what=what) for where, what in found.problems]
     tasks = [
         _ShardTask(
             path=corpus.shard_path(name),
@@ -80,11 +92,12 @@ def verify(
             digest=entry["xxh3_128"],
             rows=tuple(by_shard[name]),
             decode=decode,
+            attested=found.attested,
         )
         for name, entry in sorted(listed.items())
     ]
-    for task, found in run_tasks(_check_shard, tasks, workers):
-        problems += found
+    for task, wrong in run_tasks(_check_shard, tasks, workers):
+        problems += wrong
         progress(len(task.rows))
     return Verification(
         shards=len(tasks),
@@ -162,6 +175,8 @@ def _check_members(task: _ShardTask, where: str) -> Iterator[Problem]:
                 yield Problem(where=where, what=str(error))
                 continue
             yield from _check_clip(row, card, video, where, task.decode)
+            if task.attested is not None and task.attested.get(row["key"]) != sha256(video):
+                yield Problem(where=where, what=f"{row['key']}.mp4 does not have the bytes that were attested")
             yield from _check_masks(row, masks, where)
 
 

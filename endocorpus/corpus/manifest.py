@@ -19,6 +19,7 @@ from endocorpus.errors import DataError, UsageError
 DESCRIPTOR = "corpus.json"
 SHARDS = "shards"
 REPORT = "report/index.html"
+RELEASED = "released"  # entry of the descriptor
 
 _NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*")
 _DIGEST = re.compile(r"[0-9a-f]{32}")
@@ -34,6 +35,11 @@ class Corpus:
     @property
     def name(self) -> str:
         return str(self.descriptor["name"])
+
+    @property
+    def released(self) -> bool:
+        """Whether the corpus says that it may leave the house. What says nothing may not."""
+        return is_released(self.descriptor)
 
     def table(self, name: str) -> pa.Table:
         """One of the Parquet tables of `schema.TABLES`.
@@ -53,6 +59,11 @@ class Corpus:
 
     def shard_path(self, shard: str) -> Path:
         return self.root / SHARDS / shard
+
+
+def is_released(descriptor: Mapping[str, Any]) -> bool:
+    """`Corpus.released` for the content of a corpus.json."""
+    return descriptor.get(RELEASED) is True
 
 
 def is_corpus(folder: Path) -> bool:

@@ -203,6 +203,26 @@ def acceptance(plan: ReviewPlan, decisions: Decisions, confidence_percent: int =
     )
 
 
+def clean_sentence(plan: ReviewPlan) -> str:
+    """What the random part says if nothing in it is rejected."""
+    sample = len(plan.sample)
+    share = 0.0 if sample == plan.num_clips else upper_bound(0, sample)
+    return Acceptance(
+        clips=plan.num_clips, sample=sample, leaks=0, bound=share, confidence_percent=CONFIDENCE_PERCENT
+    ).sentence
+
+
+def acceptance_of(review: ReviewFacts) -> Acceptance:
+    """`acceptance`, from what was written down of it."""
+    return Acceptance(
+        clips=review.clips,
+        sample=review.sample,
+        leaks=review.sample_rejected,
+        bound=review.bound_ppm / 1e6,
+        confidence_percent=review.confidence_percent,
+    )
+
+
 def upper_bound(leaks: int, sample: int, confidence_percent: int = CONFIDENCE_PERCENT) -> float:
     """The one-sided Clopper-Pearson bound on the share of leaks: were it larger, `sample` random clips would show more
     than `leaks` with at least the given confidence. Exact for draws with replacement, on the safe side without."""

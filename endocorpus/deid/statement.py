@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 
 from endocorpus.deid.attest import CODES, Attestation, Check, Measure, ReviewFacts, open_points
-from endocorpus.deid.signoff import Acceptance
+from endocorpus.deid.signoff import acceptance_of
 
 _WIDTH = 100  # characters of a line
 
@@ -167,17 +167,10 @@ def _checks(attestation: Attestation) -> list[str]:
 def _review(review: ReviewFacts | None) -> str:
     if review is None:
         return "Nobody. No clip of this corpus was looked at and signed for."
-    found = Acceptance(
-        clips=review.clips,
-        sample=review.sample,
-        leaks=review.sample_rejected,
-        bound=review.bound_ppm / 1e6,
-        confidence_percent=review.confidence_percent,
-    )
     return (
         f"{review.reviewer}, on {review.date}, decided on {review.shown:,} of {review.clips:,} clips and rejected "
-        f"{review.rejected:,}. The random part: {found.sentence}. This holds for what can be seen on some frames of "
-        "each clip, by this reviewer."
+        f"{review.rejected:,}. The random part: {acceptance_of(review).sentence}. This holds for what can be seen on "
+        "some frames of each clip, by this reviewer."
     )
 
 

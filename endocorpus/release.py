@@ -67,6 +67,8 @@ def take_in(out: Path, decisions: Path, key: bytes) -> TakenIn:
     clips = corpus.clips()
     recordings = dict(zip(clips["key"].to_pylist(), clips["recording_id"].to_pylist(), strict=True))
     data = sign_decisions(plan, said, recordings, key)
+    if said.rejected and corpus.released:  # at once: the build that takes the recordings out may be killed
+        write_descriptor(out, {**corpus.descriptor, RELEASED: False})
     with atomic_file(path) as file:
         file.write(data)
     return _taken_in(read_signed(data, path))

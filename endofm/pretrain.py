@@ -122,6 +122,8 @@ def pretrain(
         # What is refused here leaves no folder.
         with stop.ends_waiting(), _telling_of_servers(corpora, world, console):
             clips = load_clips(corpora, mix, config.data)
+        if clips.warning and world.is_main:
+            console.print(clips.warning, soft_wrap=True)
         run = _assemble(config, clips, run_dir, world, console)
         if probe is not None:
             run = replace(run, probe=load_probe(probe, config.probe.label))

@@ -62,8 +62,8 @@ def draw_views(
         data: how training reads and shuffles them; as by default if None.
 
     Returns:
-        What is to be known of clips that are too short for the views, of all there are, and of damaged ones among those
-        to be drawn, which are left out; empty if there are none.
+        What is to be known of clips that are too short for the views, of all there are, of damaged ones among those to
+        be drawn, which are left out, and of corpora that are not released; empty if there are none.
 
     Raises:
         DataError: a corpus cannot be read, or all clips to be drawn are damaged.
@@ -92,7 +92,7 @@ def draw_views(
     with atomic_file(out) as file:
         sheet.save(file, format="PNG")
     short = told_of_short_clips(clips.num_frames_N, config)
-    return "\n".join([*damaged, *([short] if short else [])])
+    return "\n".join([*damaged, *(line for line in (short, clips.warning) if line)])
 
 
 def _draw_clip(

@@ -49,9 +49,18 @@ class ClipSet:
     training data wherever it lies, and never equal with and without a mixture."""
     corpora: tuple[tuple[str, int], ...]
     """Name of each corpus and how many clips it gives, counted as often as a mixture shows them."""
+    unreleased: tuple[str, ...] = ()
+    """Names of the corpora that do not say that they may leave the house."""
 
     def __len__(self) -> int:
         return len(self.offset_N)
+
+    @property
+    def warning(self) -> str:
+        """A line about corpora that are not released; empty where all are."""
+        names = ", ".join(self.unreleased)
+        said = "warning: not released, so neither they nor what is trained on them may be passed on: "
+        return said + names if names else ""
 
     @property
     def is_remote(self) -> bool:
@@ -160,6 +169,7 @@ def load_clips(corpora: Sequence[Path | str], mix: Path | None = None, data: Dat
         corpus_N=np.array([number[i] for i in corpus_N.tolist()], np.int16),
         fingerprint=fingerprint,
         corpora=tuple((names[i], shares[i]) for i in order),
+        unreleased=tuple(places[i].name for i in order if not places[i].released),
     )
 
 

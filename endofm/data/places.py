@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from endocorpus.corpus.files import digest_bytes
-from endocorpus.corpus.manifest import DESCRIPTOR, SHARDS, named_corpus, parse_descriptor, parse_table
+from endocorpus.corpus.manifest import DESCRIPTOR, SHARDS, is_released, named_corpus, parse_descriptor, parse_table
 from endocorpus.errors import DataError
 from endofm.data.cache import ShardCache, default_folder
 from endofm.data.remote import RemoteFile, corpus_url, is_url, read_small, redacted
@@ -23,10 +23,12 @@ _FIRST_CONTACT = 30.0  # seconds
 
 @dataclass(frozen=True)
 class Place:
-    """A finished corpus, opened. `where` is its folder or address, without credentials."""
+    """A finished corpus, opened. `where` is its folder or address, without credentials; `released` whether it says that
+    it may leave the house."""
 
     name: str
     where: str
+    released: bool
     clips: pa.Table  # of `schema.CLIPS`
     _shards: Mapping[str, Path | RemoteFile]
 
@@ -51,7 +53,7 @@ def open_place(place: Path | str, cache: ShardCache) -> Place:
     if not is_url(place):
         corpus = named_corpus(Path(place))
         paths = {tar["name"]: corpus.shard_path(tar["name"]) for tar in corpus.descriptor.get(SHARDS, ())}
-        return Place(corpus.name, str(corpus.root), corpus.clips(), paths)
+        return Place(corpus.name, str(corpus.root), corpus.released, corpus.clips(), paths)
     root = corpus_url(str(place))
     where = redacted(root)
     # A misspelt host is no server to wait long for.
@@ -64,7 +66,7 @@ def open_place(place: Path | str, cache: ShardCache) -> Place:
         raise DataError(f"{where}/{DESCRIPTOR}: does not list the table 'clips'") from None
     data = _read(table, cache)
     clips = parse_table(data, "clips", table.xxh3_128, table, _REMEDY)
-    return Place(descriptor["name"], where, clips, listed)
+    return Place(descriptor["name"], where, is_released(descriptor), clips, listed)
 
 
 def shard_cache(data: DataConfig) -> ShardCache:

@@ -107,7 +107,8 @@ def commit(corpus: Path, name: str, rows: Sequence[Mapping[str, object]]) -> Non
     tables = {"clips": {"rows": len(rows), "size": len(data), "xxh3_128": digest_bytes(data)}}
     paths = sorted(corpus.glob("shards/*.tar"))
     shards = [{"name": path.name, "size": path.stat().st_size, "xxh3_128": digest_file(path)} for path in paths]
-    write_descriptor(corpus, {"schema_version": SCHEMA_VERSION, "name": name, "shards": shards, "tables": tables})
+    about = {"schema_version": SCHEMA_VERSION, "name": name, "released": True}
+    write_descriptor(corpus, {**about, "shards": shards, "tables": tables})
 
 
 def _row(name: str, shard: str, key: str, spec: ClipSpec, video: bytes, end: int) -> dict[str, object]:

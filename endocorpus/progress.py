@@ -117,7 +117,7 @@ class ShownProgress(BuildWatcher):
         self._bar.stop()
 
     def reviewed(self, found: TakenIn) -> None:
-        self._console.print(f"reviewed by {found.reviewer}: {found.sentence}")
+        self._console.print(f"reviewed by {found.reviewer}: {found.sentence}", soft_wrap=True)
         if found.recordings:
             self._console.print(f"rejected, and kept out from now on: {count(len(found.recordings), 'recording')}")
 

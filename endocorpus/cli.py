@@ -287,11 +287,11 @@ def build(
             decisions=decisions,
             signing_key=secret,
         )
-    click.echo(headline(corpus))
+    click.echo("\n".join([headline(corpus), *told(corpus)]))
     if copied := repeats(corpus.descriptor["counts"]["identical_recordings"]):
         click.echo(f"{copied}, byte for byte; they share a leak group")
     _echo_exclusions(corpus.table("excluded").to_pylist())
-    click.echo("".join(f"{line}\n" for line in (*left_out(corpus, shown.gone), *told(corpus))), nl=False)
+    click.echo("".join(f"{line}\n" for line in left_out(corpus, shown.gone)), nl=False)
     if not corpus.descriptor["counts"]["clips"]:
         raise DataError(why_empty(corpus))
 

@@ -32,7 +32,7 @@ _MASK = re.compile(r"[A-Za-z0-9_.-]+\.npy")
 _FIXED_DATE = (1980, 1, 1, 0, 0, 0)  # what numpy gives every entry
 _WRITER = re.compile(r"parquet-cpp-arrow version [0-9.]+")
 _DATA_URL = re.compile(rb"data:[a-z0-9/+.-]+;base64,([A-Za-z0-9+/=]+)")
-_TEXT_SUFFIXES = {".json", ".html", ".txt", ".csv", ".toml", ".svg", ".md", ".log", ""}
+_TEXT_SUFFIXES = {".json", ".jsonl", ".html", ".txt", ".csv", ".toml", ".svg", ".md", ".log", ""}
 
 
 @dataclass(frozen=True, slots=True, order=True)

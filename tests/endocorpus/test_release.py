@@ -229,6 +229,21 @@ def test_a_rejection_holds_at_once(site: Site) -> None:
     assert len(taken.recordings) == 1 and site.corpus.released is False
 
 
+def test_a_build_that_is_killed_releases_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    release(site)
+    site.add(3)
+
+    def killed(*_: object) -> Corpus:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(endocorpus.build, "settle", killed)
+        assert site.build().exit_code == 130
+    assert site.corpus.released is False and run("info", site.out).exit_code == 0
+    assert run("verify", site.out, "--fast").exit_code == 1  # the attestation is still that of other clips
+    assert site.build().exit_code == 0 and run("verify", site.out, "--fast").exit_code == 0
+
+
 def test_what_a_reviewer_rejected_is_not_forgotten(site: Site) -> None:
     assert site.build("--decisions", site.review(rejected=0)).exit_code == 0
     [review] = (site.out / REVIEWS).iterdir()

@@ -73,6 +73,17 @@ def rename(corpus: Path, name: str) -> Path:
     return corpus
 
 
+def test_corpora_that_are_not_released_are_named(corpus: Path, make_corpus: MakeCorpus) -> None:
+    other, third = (make_corpus(name, [[ClipSpec(20, 3, 48, 64)]]) for name in ("other", "third"))
+    assert load_clips([corpus, other]).warning == ""
+    for folder, said in ((other, {"released": False}), (third, {})):
+        kept = {name: value for name, value in open_corpus(folder).descriptor.items() if name != "released"}
+        write_descriptor(folder, {**kept, **said})
+    found = load_clips([other, corpus, third])
+    assert found.unreleased == ("other", "third") and "\n" not in found.warning
+    assert found.warning.startswith("warning: not released") and found.warning.endswith(": other, third")
+
+
 def test_a_corpus_cannot_be_given_twice(corpus: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(corpus, tmp_path / "copy"))
     with pytest.raises(DataError, match=r"corpus 'tiny' is named twice: .*tiny and .*copy"):

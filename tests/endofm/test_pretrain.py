@@ -22,6 +22,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from endocorpus.corpus.files import sole_user
+from endocorpus.corpus.manifest import open_corpus, write_descriptor
 from endocorpus.errors import DataError, UsageError
 from endofm import pretrain as module
 from endofm.books import Books
@@ -231,6 +232,16 @@ def test_rows_that_a_crash_of_the_machine_took_are_missed(corpus: Path, tmp_path
     text = io.StringIO()
     pretrain(config, [corpus], tmp_path, console=Console(file=text, width=300))
     assert "lacks the rows of 3 of the 8 steps done" in text.getvalue()
+
+
+def test_a_corpus_that_is_not_released_is_told_once(corpus: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(corpus, tmp_path / "other"))
+    write_descriptor(other, {**open_corpus(other).descriptor, "released": False})
+    for place, times in ((corpus, 0), (other, 1)):
+        text = io.StringIO()
+        run_dir = tmp_path / f"run-{times}"
+        pretrain(configure("run.length=3 steps"), [place], run_dir, console=Console(file=text, width=80))
+        assert text.getvalue().count("warning: not released") == times
 
 
 def test_what_is_said_of_a_start_is_about_that_start(corpus: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from endocorpus.corpus.manifest import open_corpus, write_descriptor
 from endocorpus.errors import DataError, UsageError
 from endofm.data.clips import load_clips
 from endofm.data.loader import make_loader
@@ -69,6 +70,12 @@ def test_more_clips_than_there_are_is_all_of_them(make_corpus: MakeCorpus, tmp_p
         assert draw_views([corpus], VIEWS, tmp_path / "sheet.png", seed=0, num_clips=num_clips) == ""
         heights.append(open_sheet(tmp_path / "sheet.png").shape[0])
     assert heights[0] < heights[1] == heights[2]
+
+
+def test_a_corpus_that_is_not_released_is_told(make_corpus: MakeCorpus, tmp_path: Path) -> None:
+    corpus = make_corpus("two", [[ClipSpec(1, 8, 48, 64)]])
+    write_descriptor(corpus, {**open_corpus(corpus).descriptor, "released": False})
+    assert "not released" in draw_views([corpus], VIEWS, tmp_path / "sheet.png", seed=0, num_clips=1)
 
 
 def test_every_view_has_its_box_on_the_source(corpus: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from endocorpus.deid.chain import public_key, sha256
 from endocorpus.deid.describe import clip_hashes, clips_digest, load_attestation
 from endocorpus.deid.evidence import findings_of, masks_of
 from endocorpus.deid.keys import new_signing_key
+from endocorpus.deid.pseudonym import new_key
 from endocorpus.records import Cleared, RecordingPlan
 from endocorpus.release import REVIEWS, settle, standing, take_in
 from endocorpus.rows import Row, deid_row
@@ -32,6 +33,7 @@ from tests.media import write_video
 
 NAMES = ("Müller Hans", "王小明")
 HASH = "ab" * 32
+KEYED = any("--key" in param.opts for param in main.commands["build"].params)
 _COUNTS = DEID.field("removed").type
 _EDGES = [pa.field(edge, pa.int32(), nullable=False) for edge in ("left", "top", "right", "bottom")]
 _SPAN = [pa.field(edge, pa.int64(), nullable=False) for edge in ("start", "stop")]
@@ -84,7 +86,8 @@ def cleared() -> Iterator[None]:
         passed = Cleared(by="a test", looked_for=(), removed={"metadata field": 1})
         patch.setattr(endocorpus.plan, "decide", lambda *_: passed)
         patch.setattr(endocorpus.build, "deid_row", row)
-        patch.setattr(endocorpus.release, "_ids", lambda _: "keyed")
+        if not KEYED:
+            patch.setattr(endocorpus.release, "_ids", lambda _: "keyed")
         yield
 
 
@@ -95,8 +98,13 @@ class Site:
         self.folder, self.root, self.out = folder, folder / "raw", folder / "c"
         self.key_file, self.page = folder / "site.key", folder / "review.html"
         self.key = new_signing_key(self.key_file)
+        if KEYED:
+            new_key(folder / "names.key")
         for number in range(recordings):
             self.add(number)
+
+    def names(self, options: tuple[object, ...]) -> tuple[object, ...]:
+        return ("--key", self.folder / "names.key") if KEYED and "public" not in options else ()
 
     def add(self, number: int) -> None:
         write_video(self.root / NAMES[number % 2] / f"{number}.mp4", 52 + 2 * number)
@@ -104,7 +112,7 @@ class Site:
     def build(self, *options: object, key: bool = True) -> Result:
         common = ("--source", "folder", "--root", self.root, "--out", self.out, "--name", "ward", "--workers", 1)
         settings = ("--set", "segment.clip_seconds=1.0", *(("--signing-key", self.key_file) if key else ()))
-        return run("build", *common, *settings, *options)
+        return run("build", *common, *settings, *self.names(options), *options)
 
     @property
     def corpus(self) -> Corpus:
@@ -211,7 +219,7 @@ def test_a_rejected_clip_takes_its_recording_out_for_good(site: Site) -> None:
         assert (row["stage"], row["unit"], row["files"]) == ("deid", "recording", 1)
         assert site.build(*options).exit_code == 0
     common = ("--source", "folder", "--root", site.root, "--out", site.out, "--name", "ward", "--workers", 1)
-    planned = json.loads(run("plan", *common, "--json").stdout)
+    planned = json.loads(run("plan", *common, *site.names(()), "--json").stdout)
     assert lost not in {row["recording"] for row in planned["recordings"]}
     assert "rejected" in {row["reason"] for row in planned["exclusions"]}
 

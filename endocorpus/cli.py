@@ -315,7 +315,7 @@ def verify(corpus_folder: Path, fast: bool, signer: str | None, workers: int, as
     with shown_clips(corpus.descriptor["counts"]["clips"]) as progress:
         outcome = verify_corpus(corpus, decode=not fast, workers=workers, signer=signer, progress=progress)
     if as_json:
-        echo_json(dataclasses.asdict(outcome))
+        echo_json(dataclasses.asdict(outcome) | {"released": standing(corpus).released})
     else:
         for problem in outcome.problems:
             click.echo(f"{corpus_folder}/{problem.where}: {problem.what}")

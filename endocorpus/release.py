@@ -8,6 +8,7 @@ the folder can write them too; it is the signature in the attestation that prove
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from endocorpus.errors import DataError
 REVIEWS = "reviews"  # folder of signed decisions, in the corpus
 OWN = (RELEASED, "attestation", REVIEWS)  # entries of the descriptor that a build does not know
 _SUFFIX = ".jsonl"
+_NAME = re.compile(r"[0-9a-f]{16}\.jsonl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +99,21 @@ def reviews(out: Path) -> dict[str, Signed]:
 
 def _listed(out: Path) -> Mapping[str, str]:
     try:
-        listed = open_corpus(out).descriptor.get(REVIEWS, {})
-    except DataError:  # not finished: whoever killed a build may have had reasons, but the files are there
+        return _reviews_of(open_corpus(out))
+    except DataError:  # not finished: a build was killed, but the files are there
         return {}
-    return listed if isinstance(listed, dict) else {}
+
+
+def _reviews_of(corpus: Corpus) -> Mapping[str, str]:
+    """Names and digests of the reviews that a descriptor lists, which may come from anybody.
+
+    Raises:
+        DataError: it lists what no build writes.
+    """
+    listed = corpus.descriptor.get(REVIEWS, {})
+    if not isinstance(listed, dict) or not all(_NAME.fullmatch(name) for name in listed):
+        raise DataError(f"{corpus.root / DESCRIPTOR}: lists reviews that no build writes")
+    return listed
 
 
 def rejected_recordings(out: Path) -> frozenset[str]:
@@ -285,7 +298,12 @@ def check_release(corpus: Corpus, signer: str | None = None) -> Checked:
 
 
 def _check_reviews(corpus: Corpus) -> Iterator[tuple[str, str]]:
-    for name, digest in sorted((corpus.descriptor.get(REVIEWS) or {}).items()):
+    try:
+        listed = _reviews_of(corpus)
+    except DataError as error:
+        yield DESCRIPTOR, str(error).removeprefix(f"{corpus.root / DESCRIPTOR}: ")
+        return
+    for name, digest in sorted(listed.items()):
         path = corpus.root / REVIEWS / name
         try:
             read_signed(path.read_bytes(), path)

@@ -166,6 +166,7 @@ def test_from_a_private_folder_to_a_released_corpus(site: Site) -> None:
     assert site.corpus.released is True and json.loads(run("info", site.out, "--json").stdout)["released"] is True
     verified = run("verify", site.out, "--signer", hex_key)
     assert verified.exit_code == 0 and "released: yes" in verified.stdout, verified.output
+    assert json.loads(run("verify", site.out, "--fast", "--json").stdout)["released"] is True
 
     page = run("deid", "report", site.out, "--signer", hex_key)
     assert page.exit_code == 0 and "RELEASED: nothing below is open." in page.stdout
@@ -337,6 +338,12 @@ def test_a_flag_that_nobody_signed_for_is_noticed(site: Site) -> None:
     assert found.exit_code == 1 and "says that the corpus is released, but: Nobody has reviewed it" in found.stdout
     assert standing(site.corpus).released is False
     assert site.build().exit_code == 0 and site.corpus.released is False
+
+
+def test_a_descriptor_names_no_file_outside(site: Site) -> None:
+    for strange in ({"../../etc/passwd": HASH}, ["/dev/zero"]):
+        write_descriptor(site.out, {**site.corpus.descriptor, REVIEWS: strange})
+        assert "corpus.json: lists reviews that no build writes" in run("verify", site.out, "--fast").stdout
 
 
 def test_findings_hold_a_corpus_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,9 +99,10 @@ def reviews(out: Path) -> dict[str, Signed]:
 
 def _listed(out: Path) -> Mapping[str, str]:
     try:
-        return _reviews_of(open_corpus(out))
+        corpus = open_corpus(out)
     except DataError:  # not finished: a build was killed, but the files are there
         return {}
+    return _reviews_of(corpus)
 
 
 def _reviews_of(corpus: Corpus) -> Mapping[str, str]:

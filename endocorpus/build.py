@@ -31,9 +31,11 @@ from endocorpus.corpus.manifest import (
 from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
 from endocorpus.corpus.shards import KEY, LONGEST_NAME
 from endocorpus.engine import run_tasks
+from endocorpus.deid.intake import no_core_dumps
 from endocorpus.errors import DataError, UsageError
 from endocorpus.expect import compare, refuse_loose, unmapped_labels
 from endocorpus.media.ffmpeg_run import encoder_build
+from endocorpus.naming import Names
 from endocorpus.phantom.truth import rendered_by
 from endocorpus.plan import join_groups
 from endocorpus.receipts import (
@@ -96,6 +98,7 @@ def build(
     workers: int = 1,
     shrink: bool = False,
     strict: bool = False,
+    names: Names | None = None,
     watcher: BuildWatcher | None = None,
 ) -> Corpus:
     """Build the corpus of `source` from the files below `root`, or bring it up to date, and return it opened.
@@ -107,17 +110,20 @@ def build(
         shrink: whether more than half of the recordings that `out` holds may go.
         strict: stop before anything is encoded when counts differ from what the source should hold, or a label is not
             in its vocabulary.
+        names: what stands for the names of a private source; the same ones, for the same corpus, at every build.
         watcher: told about progress.
 
     Raises:
-        UsageError: `root` or `out` cannot be used, `root` holds no media, or too much would go without `shrink`.
+        UsageError: `root` or `out` cannot be used, a private source has no `names`, `root` holds no media, or too much
+            would go without `shrink`.
         DataError: the disk is full, the raw files vanished meanwhile, or `strict` finds something.
     """
     name, watcher = name or corpus_name(out, source.name) or source.name, watcher or BuildWatcher()
     if not KEY.fullmatch(name) or len(name) > LONGEST_NAME:
         raise UsageError(f"--name {name!r}: a name is made of up to {LONGEST_NAME} of a-z, 0-9 and, inside, -")
+    no_core_dumps()
     _refuse_nesting(root, out)
-    scanned = scan_filled(source, root, name)
+    scanned = scan_filled(source, root, name, names)
     with work_area(out, name, source.name) as work:
         watcher.scanned(scanned)
         plans, exclusions = plan_all(scanned, source, root, config, workers, watcher)
@@ -141,7 +147,8 @@ def build(
         for shard in stale:
             finish_shard(shard, source, work, out, name)
         exclusions += exclusions_of(shards)
-        _commit(scanned, plans, exclusions, shards, source, work, out, config, name, synthetic=rendered_by(root))
+        ids = "as published" if names is None or source.privacy == "public" else names.kind
+        _commit(scanned, plans, exclusions, shards, source, work, out, config, name, rendered_by(root), ids)
         for made in (work / ENCODED, work / ANNOTATED):
             shutil.rmtree(made)
         tidy_receipts(shards, work)
@@ -150,13 +157,13 @@ def build(
     return open_corpus(out)
 
 
-def scan_filled(source: Source, root: Path, name: str) -> Scan:
+def scan_filled(source: Source, root: Path, name: str, names: Names | None = None) -> Scan:
     """`scan` of a root that holds something to build from: a mistyped one must not become a corpus without recordings.
 
     Raises:
         UsageError: `root` is no folder, or no file in it can be a recording or part of one.
     """
-    found = scan(source, root, name)
+    found = scan(source, root, name, names)
     if found.recordings or any(
         e.unit == "recording" or (e.files and e.reason == Reason.NO_PARTNER) for e in found.exclusions
     ):
@@ -174,8 +181,8 @@ def _refuse_shrinking(before: set[str], left: set[str], root: Path, out: Path) -
     if 2 * len(gone) > len(before):
         raise UsageError(
             f"{out}: nothing was changed: {len(gone)} of its {len(before)} recordings are no longer in {root}, cannot "
-            "be read, or are no longer cleared, and their clips would be removed. Check --root and --privacy; if it is "
-            "meant, say --shrink"
+            "be read, are no longer cleared, or are called otherwise under another --key, --vault or --site, and their "
+            "clips would be removed. Check these, --root and --privacy; if it is meant, say --shrink"
         )
 
 
@@ -230,6 +237,7 @@ def _commit(
     config: BuildConfig,
     name: str,
     synthetic: str | None,
+    ids: str,
 ) -> None:
     """Check the sums, write the tables and the report, and, last, the descriptor that makes it a corpus."""
     lost = {recording_id for shard in shards for recording_id in shard.written["excluded"]}
@@ -254,6 +262,7 @@ def _commit(
         "config_digest": digest_bytes(config.model_dump_json().encode()),
         "source": source_facts(source),
         "synthetic": synthetic,
+        "ids": ids,
         "expected": [dataclasses.asdict(row) for row in compare(source, scanned, plans)],
         "unmapped": unmapped_labels(plans),
         "counts": _counts(scanned, kept, exclusions, clips),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from endocorpus import __version__
+from endocorpus.cli_deid import deid, secret_options
 from endocorpus.cli_facts import fetch, mix, sources, splits
 from endocorpus.console import Commands, echo_json, echo_table, json_option
 from endocorpus.errors import DataError, UsageError
@@ -19,6 +20,7 @@ from endocorpus.report.text import count
 
 if TYPE_CHECKING:
     from endocorpus.config import BuildConfig
+    from endocorpus.deid.private import Secrets
     from endocorpus.expect import Compared
     from endocorpus.scan import Scan
     from endocorpus.sources.layout import Source
@@ -33,7 +35,8 @@ root_option = click.option(
 privacy_option = click.option(
     "--privacy",
     type=click.Choice(["public", "private"]),
-    help="Only for the source 'folder': private (the default) means that no clip is written of it.",
+    help="Only for the source 'folder': private (the default) means that its names are replaced by pseudonyms, which take "
+    "--key or --vault, and that a recording in doubt is kept back.",
 )
 config_option = click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings; see `endocorpus config`."
@@ -102,20 +105,32 @@ main.add_command(fetch)
 @source_option
 @root_option
 @privacy_option
+@secret_options
 @click.option("--strict", is_flag=True, help="Exit with 1 when a count differs from what the source should hold.")
 @json_option
 def scan(
-    source_name: str, root: Path | None, privacy: Literal["public", "private"] | None, strict: bool, as_json: bool
+    source_name: str,
+    root: Path | None,
+    privacy: Literal["public", "private"] | None,
+    secrets: Secrets,
+    strict: bool,
+    as_json: bool,
 ) -> None:
-    """Show what lies below a root, what is missing and what does not match. Opens no media, writes nothing."""
+    """Show what lies below a root, what is missing and what does not match.
+
+    Opens no media and writes nothing; only a --vault keeps the ids that are drawn.
+    """
     import dataclasses
 
+    from endocorpus.deid.private import names_of
     from endocorpus.expect import compare, refuse_loose
     from endocorpus.scan import scan as scan_files
     from endocorpus.sources import load_source
 
     source = load_source(source_name, privacy)
-    found = scan_files(source, raw_root(source, root))
+    root = raw_root(source, root)
+    with names_of(source, secrets, source.name, [root]) as names:
+        found = scan_files(source, root, names=names)
     compared = compare(source, found)
     if as_json:
         echo_json(
@@ -159,7 +174,7 @@ def _echo_scan(source: Source, found: Scan, compared: tuple[Compared, ...], most
         ]
         echo_table("What the source should hold", header, counts)
     if source.privacy == "private":
-        click.echo("private: names are not shown, and nothing of it would be written into a clip by this version")
+        click.echo("private: the ids stand for names, and the number of an id is the same in every build with this secret")
     for line in source.unverified:
         click.echo(f"assumed, not verified: {line}")
 
@@ -170,6 +185,7 @@ def _echo_scan(source: Source, found: Scan, compared: tuple[Compared, ...], most
 @out_option
 @name_option
 @privacy_option
+@secret_options
 @rate_option
 @config_option
 @set_option
@@ -181,20 +197,24 @@ def plan(
     out: Path | None,
     corpus_name: str | None,
     privacy: Literal["public", "private"] | None,
+    secrets: Secrets,
     rate: str | None,
     config_file: Path | None,
     overrides: tuple[str, ...],
     workers: int,
     as_json: bool,
 ) -> None:
-    """Show what a build of the same options would do: recordings, clips, exclusions. Writes nothing."""
+    """Show what a build of the same options would do: recordings, clips, exclusions. Writes nothing but to a --vault."""
     from endocorpus.build import BuildWatcher, plan_all, scan_filled
+    from endocorpus.deid.private import names_of
     from endocorpus.sources import load_source
 
     source = load_source(source_name, privacy, rate)
     config = _config(config_file, overrides, source.defaults)
-    root, (_, name) = raw_root(source, root), place_of(source, out, corpus_name)
-    plans, found = plan_all(scan_filled(source, root, name), source, root, config, workers, BuildWatcher())
+    root, (out, name) = raw_root(source, root), place_of(source, out, corpus_name)
+    with names_of(source, secrets, name, [root, out]) as names:
+        scanned = scan_filled(source, root, name, names)
+        plans, found = plan_all(scanned, source, root, config, workers, BuildWatcher())
     exclusions = sorted(map(_exclusion, found), key=_place_among_excluded)
     rows = [
         {
@@ -227,6 +247,7 @@ def plan(
 )
 @click.option("--shrink", is_flag=True, help="More than half of the recordings that the corpus holds may go.")
 @privacy_option
+@secret_options
 @rate_option
 @config_option
 @set_option
@@ -239,6 +260,7 @@ def build(
     strict: bool,
     shrink: bool,
     privacy: Literal["public", "private"] | None,
+    secrets: Secrets,
     rate: str | None,
     config_file: Path | None,
     overrides: tuple[str, ...],
@@ -250,26 +272,28 @@ def build(
     without sound. The settings of that are listed by `endocorpus config`.
     """
     from endocorpus.build import build as build_corpus
+    from endocorpus.deid.private import names_of
     from endocorpus.progress import ShownProgress
     from endocorpus.sources import load_source
     from endocorpus.summary import headline, left_out, repeats, why_empty
 
     source = load_source(source_name, privacy, rate)
     config = _config(config_file, overrides, source.defaults)
-    out, name = place_of(source, out, corpus_name)
+    root, (out, name) = raw_root(source, root), place_of(source, out, corpus_name)
     for line in source.unverified:
         click.echo(f"assumed, not verified: {line}", err=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl-C
-    with ShownProgress() as shown:
+    with names_of(source, secrets, name, [root, out]) as names, ShownProgress() as shown:
         corpus = build_corpus(
             source,
-            raw_root(source, root),
+            root,
             out,
             config,
             name=name,
             workers=workers,
             shrink=shrink,
             strict=strict,
+            names=names,
             watcher=shown,
         )
     click.echo(headline(corpus))
@@ -354,6 +378,7 @@ def report(corpus_folder: Path, out: Path | None, as_json: bool) -> None:
 
 main.add_command(splits)
 main.add_command(mix)
+main.add_command(deid)
 
 
 @main.command()

@@ -15,20 +15,34 @@ from pathlib import Path, PurePosixPath
 
 from endocorpus.corpus.files import digest_bytes, digest_file
 from endocorpus.naming import name_key, printable
-from endocorpus.records import Annotation, Exclusion, Kind, Label, LabelFile, Reason, Recording, Span, Stage
+from endocorpus.records import (
+    REASON_TEXT,
+    Annotation,
+    Exclusion,
+    Kind,
+    Label,
+    LabelFile,
+    Reason,
+    Recording,
+    Span,
+    Stage,
+)
 from endocorpus.sources.layout import LabelError, Labels, Note, Source
 from endocorpus.vocabulary import Vocabulary, load_vocabulary, normalise
 
 _THINNEST, _FARTHEST = 0.01, 1e6  # pixels: of a box that somebody drew, and of a corner from the picture
 BOXED_FRAMES = "frames with a box"
+CONSENT = "consent"  # the name of a label that says whether it is given
 _FORMAT = 4  # raise it when the same files would be read otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotated:
-    """All that label files say about one recording."""
+    """All that label files say about one recording. Of a private source, `labels`, `annotations` and `unmapped` hold
+    codes of the vocabulary and nothing that anybody wrote."""
 
     labels: tuple[Label, ...] = ()  # of the whole recording
+    decisive: tuple[Label, ...] = ()  # the same as they were written, to decide by: consent, and frames per second
     annotations: tuple[Annotation, ...] = ()  # of frames, by frame
     exclusions: tuple[Exclusion, ...] = ()
     unmapped: tuple[Label, ...] = ()  # labels that the vocabulary should know and does not
@@ -52,7 +66,7 @@ def gather(recording: Recording, stage: Stage, unusable: Iterable[Unusable], pri
 
     def told(details: list[str]) -> str:
         more = f" (and {len(details) - 1} more like it)" if len(details) > 1 else ""
-        return "" if private else printable(f"{details[0]}{more}")
+        return printable(f"{details[0]}{more}")
 
     return tuple(
         Exclusion(
@@ -60,7 +74,7 @@ def gather(recording: Recording, stage: Stage, unusable: Iterable[Unusable], pri
             unit="annotation",
             stage=stage,
             reason=reason,
-            detail=told(details),
+            detail=REASON_TEXT[reason] if private else told(details),
             files=0,
         )
         for (reason, _), details in sorted(found.items())
@@ -77,6 +91,7 @@ def read_labels(
         picture: width and height of its stored picture in pixels.
     """
     vocabulary, unusable = load_vocabulary(source.name), list[Unusable]()
+    private = source.privacy == "private"
     index = frame_index(recording, num_frames)
     labels = [_label(vocabulary, name, raw) for name, raw in recording.labels.items() if raw]
     annotations: list[Annotation] = []
@@ -118,14 +133,50 @@ def read_labels(
                 unusable.append(Unusable(reason=Reason.MISPLACED, origin=origin, detail=detail))
             else:
                 annotations.append(found)
+    labels += _consent_missing(labels, recording, source, root) if private else []
     annotations = _numbered(_once(sorted(set(annotations), key=_order)))
-    return Annotated(
-        labels=tuple(sorted(set(labels), key=lambda label: (label.name, label.raw))),
+    every = (*labels, *(found.label for found in annotations))
+    labels = sorted(set(labels), key=lambda label: (label.name, label.raw))
+    said = Annotated(
+        labels=tuple(labels),
+        decisive=tuple(labels),
         annotations=tuple(annotations),
-        exclusions=gather(recording, Stage.ANNOTATE, unusable, source.privacy == "private"),
-        unmapped=tuple(
-            sorted({a for a in (*labels, *(x.label for x in annotations)) if a.raw and not a.code}, key=str)
-        ),
+        exclusions=gather(recording, Stage.ANNOTATE, unusable, private),
+        unmapped=tuple(sorted({label for label in every if label.raw and not label.code}, key=str)),
+    )
+    return _closed(said, vocabulary) if private else said
+
+
+def _consent_missing(labels: Iterable[Label], recording: Recording, source: Source, root: Path) -> list[Label]:
+    """A label that says that consent is not given, where tables tell who gave it and say nothing of this recording, or
+    one cannot be read, which may have denied it."""
+    denied, told = [Label(name=CONSENT, raw="", code="")], any(label.name == CONSENT for label in labels)
+    for file in recording.label_files:
+        try:
+            rows = {} if _rule(source, file.rule).recording else _table_notes(source, file, root)
+        except LabelError:
+            return denied
+        if not told and any(note.name == CONSENT for notes in rows.values() for note in notes):
+            return denied
+    return []
+
+
+def _closed(said: Annotated, vocabulary: Vocabulary) -> Annotated:
+    """What a private source's labels say in codes, without a word of what was written and without its files' names.
+    `unmapped` are the names of labels that lost a value."""
+
+    def coded(label: Label) -> Label:
+        return replace(label, raw="", code=label.code if label.name in vocabulary.codes else "")
+
+    labels = {coded(label) for label in said.labels}
+    annotations = [replace(found, label=coded(found.label), origin="", where="") for found in said.annotations]
+    written = (*said.labels, *(found.label for found in said.annotations))
+    lost = {coded(label) for label in written if label.raw and label.name != CONSENT}
+    return replace(
+        said,
+        labels=tuple(sorted((label for label in labels if label.code), key=lambda label: (label.name, label.code))),
+        annotations=tuple(found for found in annotations if found.kind != Kind.LABEL or found.label.code),
+        unmapped=tuple(sorted((label for label in lost if not label.code), key=lambda label: label.name)),
     )
 
 

@@ -30,8 +30,8 @@ from endocorpus.corpus.manifest import (
 )
 from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
 from endocorpus.corpus.shards import KEY, LONGEST_NAME
-from endocorpus.engine import run_tasks
 from endocorpus.deid.intake import no_core_dumps
+from endocorpus.engine import run_tasks
 from endocorpus.errors import DataError, UsageError
 from endocorpus.expect import compare, refuse_loose, unmapped_labels
 from endocorpus.media.ffmpeg_run import encoder_build

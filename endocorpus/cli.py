@@ -35,7 +35,7 @@ root_option = click.option(
 privacy_option = click.option(
     "--privacy",
     type=click.Choice(["public", "private"]),
-    help="Only for the source 'folder': private (the default) means that its names are replaced by pseudonyms, which take "
+    help="Only for the source 'folder': private (the default) means that pseudonyms stand for its names, which take "
     "--key or --vault, and that a recording in doubt is kept back.",
 )
 config_option = click.option(
@@ -174,7 +174,7 @@ def _echo_scan(source: Source, found: Scan, compared: tuple[Compared, ...], most
         ]
         echo_table("What the source should hold", header, counts)
     if source.privacy == "private":
-        click.echo("private: the ids stand for names, and the number of an id is the same in every build with this secret")
+        click.echo("private: pseudonyms stand for all names; with another key, vault or site they are others")
     for line in source.unverified:
         click.echo(f"assumed, not verified: {line}")
 
@@ -204,7 +204,10 @@ def plan(
     workers: int,
     as_json: bool,
 ) -> None:
-    """Show what a build of the same options would do: recordings, clips, exclusions. Writes nothing but to a --vault."""
+    """Show what a build of the same options would do: recordings, clips, exclusions.
+
+    Writes nothing; only a --vault keeps the ids that are drawn.
+    """
     from endocorpus.build import BuildWatcher, plan_all, scan_filled
     from endocorpus.deid.private import names_of
     from endocorpus.sources import load_source

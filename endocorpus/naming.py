@@ -12,6 +12,11 @@ import xxhash
 FETCHED = ".fetch"  # what begins so at the top of a raw tree is the book-keeping of `endocorpus fetch`, not data
 _PLAIN = re.compile(r"[a-z0-9_-]+")
 _SLUG_LENGTH = 40
+NAMES_NEEDED = (
+    "{source} is private here, so pseudonyms stand for the names of its files, and take a secret: say --key FILE "
+    "(`endocorpus deid new-key FILE` makes one), or --vault FILE for random ids (it is made if it is not there). Keep "
+    "it outside of the raw tree, and of every corpus and git tree"
+)
 
 
 class Names(Protocol):

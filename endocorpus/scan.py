@@ -16,7 +16,7 @@ from endocorpus.corpus.manifest import is_corpus
 from endocorpus.errors import UsageError
 from endocorpus.labels import missing_labels, unknown_names
 from endocorpus.leaks import leak_group
-from endocorpus.naming import FETCHED, Names, fold, hidden, make_id, name_key, printable
+from endocorpus.naming import FETCHED, NAMES_NEEDED, Names, fold, hidden, make_id, name_key, printable
 from endocorpus.records import REASON_TEXT, Exclusion, LabelFile, Media, Reason, Recording, Stage
 from endocorpus.sources.layout import (
     IMAGE_SUFFIXES,
@@ -87,11 +87,6 @@ class _Sorted:
     nameless: list[str] = field(default_factory=list)  # images whose sequence stands in a file that is not there
 
 
-NAMES_NEEDED = (
-    "{source} is private here: what its files are called must not get out, so they are given pseudonyms, which take a "
-    "secret. Say --key FILE (`endocorpus deid new-key FILE` makes one), or --vault FILE for random ids (made if it is "
-    "not there), in no corpus and no git tree"
-)
 _Outcome = tuple[str, _Found | None, tuple[str, ...], Reason, str]
 
 

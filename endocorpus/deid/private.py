@@ -12,7 +12,7 @@ from pathlib import Path
 from endocorpus.deid.pseudonym import KeyedNames, RandomNames, read_key
 from endocorpus.deid.vault import open_vault
 from endocorpus.errors import DataError, UsageError
-from endocorpus.naming import Names
+from endocorpus.naming import NAMES_NEEDED, Names
 from endocorpus.sources.layout import Source
 
 _OUR_LINE = re.compile(r'File "[^"\n]*/(endocorpus/[a-z_/]+\.py)", line ([0-9]+)', re.ASCII)
@@ -58,11 +58,7 @@ def names_of(source: Source, secrets: Secrets, corpus: str, never_in: Iterable[P
             with open_vault(secrets.vault, closed) as vault:
                 yield RandomNames(vault=vault, site=site)
         else:
-            raise UsageError(
-                f"{source.name} is private here: what its files are called must not get out, so pseudonyms stand for "
-                "it, which take a secret. Say --key FILE (`endocorpus deid new-key FILE` makes one) or, for random ids, "
-                "--vault FILE (made if it is not there); it must lie outside of every corpus and git tree"
-            )
+            raise UsageError(NAMES_NEEDED.format(source=source.name))
 
 
 @contextmanager

@@ -38,8 +38,8 @@ def secret_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--site",
             metavar="NAME",
-            help="For private recordings: where they come from; patients of one name at two sites are two. Default: the "
-            "name of the corpus.",
+            help="For private recordings: where they come from; patients of one name at two sites are two. Default: "
+            "the name of the corpus.",
         ),
     )
     for option in reversed(options):

@@ -803,7 +803,7 @@ def test_12_text_means_the_same_however_it_was_saved(kind: str, dress: str, tmp_
         "no end of line": text.encode(),
     }[dress]
     again = said(source, plant(tmp_path / "dressed", {**files, path: data}), name, 2)
-    assert again == plain and (plain.annotations or len(plain.labels) > 1) and not plain.exclusions
+    assert again == plain and (plain.annotations or len(plain.decisive) > 1) and not plain.exclusions
 
 
 @pytest.mark.parametrize("kind", TEXTS)

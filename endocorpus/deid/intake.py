@@ -89,9 +89,11 @@ def refuse_hostile_media(paths: Iterable[Path]) -> None:
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not keep us waiting
         except OSError:
             continue
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            continue
         with os.fdopen(descriptor, "rb") as file:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                refuse_hostile(file)
+            refuse_hostile(file)
 
 
 def refuse_hostile(file: BinaryIO) -> None:

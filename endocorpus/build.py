@@ -205,6 +205,7 @@ def plan_all(
     scanned: Scan, source: Source, root: Path, config: BuildConfig, workers: int, watcher: BuildWatcher
 ) -> tuple[list[RecordingPlan], list[Exclusion]]:
     """Plans by recording id, and everything that was left out so far. Opens media, writes nothing."""
+    no_core_dumps()
     tasks = [PlanTask(recording=r, root=root, source=source, config=config) for r in scanned.recordings]
     outcomes: list[RecordingPlan | Exclusion] = []
     for _, outcome in run_tasks(plan_task, tasks, workers):

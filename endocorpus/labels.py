@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from endocorpus.corpus.files import digest_bytes, digest_file
+from endocorpus.frame_names import frame_index, frame_key, frames_from
 from endocorpus.naming import name_key, printable
 from endocorpus.records import (
     REASON_TEXT,
@@ -110,7 +111,7 @@ def read_labels(
             if frame is None:
                 labels.append(label)
                 continue
-            span = _span(frame, note.last, index, num_frames)
+            span = frames_from(frame, note.last, index, num_frames)
             if span is None:
                 reason, why = _nowhere(note, frame, index)
                 unusable.append(Unusable(reason=reason, origin=origin, detail=f"{_where(file, note)}: {why}"))
@@ -214,8 +215,8 @@ def unknown_names(
             more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
             wrong.append((file, Reason.NO_PARTNER, f"names {lost[0]!r}{more}, no such {about} is here"))
         if None in rows:
-            stems = {_frame_key(PurePosixPath(path).stem) for r in recordings for path in r.media.paths}
-            strays = [note for note in rows[None] if _frame_key(note.frame or "") not in stems]
+            stems = {frame_key(PurePosixPath(path).stem) for r in recordings for path in r.media.paths}
+            strays = [note for note in rows[None] if frame_key(note.frame or "") not in stems]
             if strays:
                 first = strays[0].where or f"frame {strays[0].frame}"
                 detail = f"rows about frames that are not here: {len(strays)}, such as {first}"
@@ -236,53 +237,11 @@ def missing_labels(source: Source, recording: Recording, template: str) -> Itera
         if rule.frame is None and not files:
             yield "its label file is not here"
         elif rule.frame is not None and recording.media.kind == "frames":
-            told = {_frame_key(file.frame or "") for file in files}
+            told = {frame_key(file.frame or "") for file in files}
             images = [PurePosixPath(path) for path in recording.media.paths]
-            lost = [image.name for image in images if _frame_key(image.stem) not in told]
+            lost = [image.name for image in images if frame_key(image.stem) not in told]
             if lost:
                 yield f"images without a label file: {len(lost):,} of {len(images):,}, such as {lost[0]}"
-
-
-def frame_index(recording: Recording, num_frames: int) -> Callable[[str], int | None]:
-    """How label files name the frames of a recording: the stem of an image, or the number of a video's frame.
-
-    A number finds an image whose stem is the same number otherwise written ("7", "0007"), if there is but one.
-    """
-    if recording.media.kind != "frames":
-        return lambda key: int(key) if _is_number(key) and int(key) < num_frames else None
-    stems = [PurePosixPath(path).stem for path in recording.media.paths]
-    exact, by_number = _places(stems), _places(map(_frame_key, stems))
-    return lambda key: exact.get(key, by_number.get(_frame_key(key)))
-
-
-def _places(keys: Iterable[str]) -> dict[str, int]:
-    """The place of each key that is there once."""
-    places: dict[str, list[int]] = defaultdict(list)
-    for place, key in enumerate(keys):
-        places[key].append(place)
-    return {key: found[0] for key, found in places.items() if len(found) == 1}
-
-
-def _frame_key(text: str) -> str:
-    return str(int(text)) if _is_number(text) else text
-
-
-def _is_number(text: str) -> bool:
-    """Whether this can be a frame's number: Python refuses to read thousands of digits."""
-    return text.isdecimal() and len(text) < 20
-
-
-def _span(first: str, last: str | None, index: Callable[[str], int | None], num_frames: int) -> Span | None:
-    """The frames from `first` to `last`, both of them in; a number beyond the recording stands for its last frame."""
-    start = index(first)
-    if start is None:
-        return None
-    if last is None:
-        return Span(start=start, stop=start + 1)
-    stop = index(last)
-    if stop is None and _is_number(last) and int(last) >= num_frames:
-        stop = num_frames - 1
-    return Span(start=start, stop=stop + 1) if stop is not None and stop >= start else None
 
 
 def _nowhere(note: Note, frame: str, index: Callable[[str], int | None]) -> tuple[Reason, str]:

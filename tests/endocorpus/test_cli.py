@@ -21,9 +21,9 @@ from endocorpus.cli import main
 from endocorpus.console import echo_table
 from endocorpus.corpus.manifest import Corpus, open_corpus
 from endocorpus.report.stats import Table
-from endocorpus.scan import walk
 from endocorpus.sources import SOURCES, load_source
 from endocorpus.summary import _labels
+from endocorpus.walk import walk
 from tests.endocorpus.conftest import CONFIG, fingerprint
 from tests.endocorpus.conftest import PUBLIC as FOLDER
 from tests.endocorpus.phantoms import Trees

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import stat
 from collections.abc import Iterator
@@ -153,6 +154,14 @@ def test_nothing_is_kept_by_which_a_file_may_be_found_again(corpus: Corpus, tree
     for path in (path for path in tree.rglob("*.mp4") if path.is_file()):
         digest = digest_file(path)
         assert digest.encode() not in written and digest_bytes(digest.encode()).encode() not in written
+
+
+def test_what_pulls_in_other_files_is_refused_by_name_and_no_core_is_dumped(tree: Path, tmp_path: Path) -> None:
+    made = build(PUBLIC, tree, tmp_path / "c", CONFIG)
+    details = {row["subject"]: row["detail"] for row in made.table("excluded").to_pylist()}
+    assert details["Dompfaff.mov"].startswith("refused: it names other files")
+    assert details["Dompfaff.mkv"] == "refused: a playlist, not a recording of its own"
+    assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
 
 
 def test_only_codes_are_left_of_labels(corpus: Corpus) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -33,6 +34,8 @@ from endocorpus.settings import load_settings
 from endocorpus.sources import load_source
 from endocorpus.verify import verify
 from tests.endocorpus.conftest import NAMES, PUBLIC, fingerprint
+from tests.endocorpus.test_labels import kumc_tree
+from tests.endocorpus.test_traps import plant, polyp, voc
 from tests.media import write_frames, write_video
 
 RENJI, FOLDER = load_source("renji"), load_source("folder")
@@ -173,6 +176,17 @@ def test_only_codes_are_left_of_labels(corpus: Corpus) -> None:
         ("procedure", ""),
         ("finding", ""),
     }
+
+
+def test_annotations_are_codes_and_coordinates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clear(monkeypatch)
+    root = kumc_tree(tmp_path / "raw")
+    plant(root, {"val2019/Annotation/1/3.xml": voc(polyp(4, 5, 30, 40, name="KANARIE Vogel"))})
+    made = build(dataclasses.replace(load_source("kumc"), privacy="private"), root, tmp_path / "c", CONFIG, names=NAMES)
+    rows = made.table("annotations").to_pylist()
+    assert {row["value"] for row in rows} > {""} and {(row["raw"], row["origin"]) for row in rows} == {("", "")}
+    assert made.descriptor["unmapped"] == [{"name": "finding", "raw": "", "recordings": 1}]
+    assert audit_corpus(made.root, sought([*PEOPLE, "val2019", "adenomatous"])) == ()
 
 
 def test_consent_that_is_not_said_is_none(corpus: Corpus) -> None:

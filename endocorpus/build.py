@@ -30,10 +30,12 @@ from endocorpus.corpus.manifest import (
 )
 from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
 from endocorpus.corpus.shards import KEY, LONGEST_NAME
+from endocorpus.deid.intake import no_core_dumps
 from endocorpus.engine import run_tasks
 from endocorpus.errors import DataError, UsageError
 from endocorpus.expect import compare, refuse_loose, unmapped_labels
 from endocorpus.media.ffmpeg_run import encoder_build
+from endocorpus.naming import Names
 from endocorpus.phantom.truth import rendered_by
 from endocorpus.plan import join_groups
 from endocorpus.receipts import (
@@ -101,6 +103,7 @@ def build(
     workers: int = 1,
     shrink: bool = False,
     strict: bool = False,
+    names: Names | None = None,
     watcher: BuildWatcher | None = None,
     decisions: Path | None = None,
     signing_key: bytes | None = None,
@@ -114,20 +117,23 @@ def build(
         shrink: whether more than half of the recordings that `out` holds may go.
         strict: stop before anything is encoded when counts differ from what the source should hold, or a label is not
             in its vocabulary.
+        names: what stands for the names of a private source; the same ones, for the same corpus, at every build.
         watcher: told about progress.
         decisions: file of decisions on the corpus as it lies in `out`, to be signed; recordings of which a clip was
             rejected go, and stay out.
         signing_key: the 32 bytes of the site's Ed25519 key; with it the corpus is attested.
 
     Raises:
-        UsageError: `root` or `out` cannot be used, `root` holds no media, or too much would go without `shrink`.
+        UsageError: `root` or `out` cannot be used, a private source has no `names`, `root` holds no media, or too much
+            would go without `shrink`.
         DataError: the disk is full, the raw files vanished meanwhile, or `strict` finds something.
     """
     name, watcher = name or corpus_name(out, source.name) or source.name, watcher or BuildWatcher()
     if not KEY.fullmatch(name) or len(name) > LONGEST_NAME:
         raise UsageError(f"--name {name!r}: a name is made of up to {LONGEST_NAME} of a-z, 0-9 and, inside, -")
+    no_core_dumps()
     _refuse_nesting(root, out)
-    scanned = scan_filled(source, root, name)
+    scanned = scan_filled(source, root, name, names)
     with work_area(out, name, source.name) as work:
         rejected = _rejected(out, decisions, signing_key, watcher)
         watcher.scanned(scanned)
@@ -152,7 +158,8 @@ def build(
         for shard in stale:
             finish_shard(shard, source, work, out, name)
         exclusions += exclusions_of(shards)
-        _commit(scanned, plans, exclusions, shards, source, work, out, config, name, synthetic=rendered_by(root))
+        ids = "as published" if names is None or source.privacy == "public" else names.kind
+        _commit(scanned, plans, exclusions, shards, source, work, out, config, name, rendered_by(root), ids)
         corpus = settle(open_corpus(out), signing_key)
         for made in (work / ENCODED, work / ANNOTATED):
             shutil.rmtree(made)
@@ -171,13 +178,13 @@ def _rejected(out: Path, decisions: Path | None, key: bytes | None, watcher: Bui
     return rejected_recordings(out)
 
 
-def scan_filled(source: Source, root: Path, name: str) -> Scan:
+def scan_filled(source: Source, root: Path, name: str, names: Names | None = None) -> Scan:
     """`scan` of a root that holds something to build from: a mistyped one must not become a corpus without recordings.
 
     Raises:
         UsageError: `root` is no folder, or no file in it can be a recording or part of one.
     """
-    found = scan(source, root, name)
+    found = scan(source, root, name, names)
     if found.recordings or any(
         e.unit == "recording" or (e.files and e.reason == Reason.NO_PARTNER) for e in found.exclusions
     ):
@@ -195,8 +202,8 @@ def _refuse_shrinking(before: set[str], left: set[str], root: Path, out: Path) -
     if 2 * len(gone) > len(before):
         raise UsageError(
             f"{out}: nothing was changed: {len(gone)} of its {len(before)} recordings are no longer in {root}, cannot "
-            "be read, or are no longer cleared, and their clips would be removed. Check --root and --privacy; if it is "
-            "meant, say --shrink"
+            "be read, are no longer cleared, or are called otherwise under another --key, --vault or --site, and their "
+            "clips would be removed. Check these, --root and --privacy; if it is meant, say --shrink"
         )
 
 
@@ -229,11 +236,12 @@ def plan_all(
     Args:
         rejected: ids of recordings that stay out because of a review.
     """
+    no_core_dumps()
     wanted = [r for r in scanned.recordings if r.recording_id not in rejected]
     tasks = [PlanTask(recording=r, root=root, source=source, config=config) for r in wanted]
     refused = Excluded(Stage.DEID, Reason.REJECTED, "a reviewer rejected one of its clips")
     outcomes: list[RecordingPlan | Exclusion] = [
-        exclusion_of(r, refused) for r in scanned.recordings if r.recording_id in rejected
+        exclusion_of(r, refused, source) for r in scanned.recordings if r.recording_id in rejected
     ]
     for _, outcome in run_tasks(plan_task, tasks, workers):
         outcomes.append(outcome)
@@ -265,6 +273,7 @@ def _commit(
     config: BuildConfig,
     name: str,
     synthetic: str | None,
+    ids: str,
 ) -> None:
     """Check the sums, write the tables and the report, and, last, the descriptor that makes it a corpus."""
     lost = {recording_id for shard in shards for recording_id in shard.written["excluded"]}
@@ -289,6 +298,7 @@ def _commit(
         "config_digest": digest_bytes(config.model_dump_json().encode()),
         "source": source_facts(source),
         "synthetic": synthetic,
+        "ids": ids,
         "expected": [dataclasses.asdict(row) for row in compare(source, scanned, plans)],
         "unmapped": unmapped_labels(plans),
         "counts": _counts(scanned, kept, exclusions, clips),

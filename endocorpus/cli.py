@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from endocorpus import __version__
-from endocorpus.cli_deid import deid
+from endocorpus.cli_deid import deid, secret_options
 from endocorpus.cli_facts import fetch, mix, sources, splits
 from endocorpus.cli_review import attested, review, signer_option
 from endocorpus.console import Commands, echo_json, echo_table, json_option
@@ -21,6 +21,7 @@ from endocorpus.report.text import count
 
 if TYPE_CHECKING:
     from endocorpus.config import BuildConfig
+    from endocorpus.deid.private import Secrets
     from endocorpus.expect import Compared
     from endocorpus.scan import Scan
     from endocorpus.sources.layout import Source
@@ -36,7 +37,8 @@ root_option = click.option(
 privacy_option = click.option(
     "--privacy",
     type=click.Choice(["public", "private"]),
-    help="Only for the source 'folder': private (the default) means that no clip is written of it.",
+    help="Only for the source 'folder': private (the default) means that pseudonyms stand for its names, which take "
+    "--key or --vault, and that a recording in doubt is kept back.",
 )
 config_option = click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings; see `endocorpus config`."
@@ -105,20 +107,32 @@ main.add_command(fetch)
 @source_option
 @root_option
 @privacy_option
+@secret_options
 @click.option("--strict", is_flag=True, help="Exit with 1 when a count differs from what the source should hold.")
 @json_option
 def scan(
-    source_name: str, root: Path | None, privacy: Literal["public", "private"] | None, strict: bool, as_json: bool
+    source_name: str,
+    root: Path | None,
+    privacy: Literal["public", "private"] | None,
+    secrets: Secrets,
+    strict: bool,
+    as_json: bool,
 ) -> None:
-    """Show what lies below a root, what is missing and what does not match. Opens no media, writes nothing."""
+    """Show what lies below a root, what is missing and what does not match.
+
+    Opens no media and writes nothing; only a --vault keeps the ids that are drawn.
+    """
     import dataclasses
 
+    from endocorpus.deid.private import names_of
     from endocorpus.expect import compare, refuse_loose
     from endocorpus.scan import scan as scan_files
     from endocorpus.sources import load_source
 
     source = load_source(source_name, privacy)
-    found = scan_files(source, raw_root(source, root))
+    root = raw_root(source, root)
+    with names_of(source, secrets, source.name, [root]) as names:
+        found = scan_files(source, root, names=names)
     compared = compare(source, found)
     if as_json:
         echo_json(
@@ -162,7 +176,7 @@ def _echo_scan(source: Source, found: Scan, compared: tuple[Compared, ...], most
         ]
         echo_table("What the source should hold", header, counts)
     if source.privacy == "private":
-        click.echo("private: names are not shown, and nothing of it would be written into a clip by this version")
+        click.echo("private: pseudonyms stand for all names; with another key, vault or site they are others")
     for line in source.unverified:
         click.echo(f"assumed, not verified: {line}")
 
@@ -173,6 +187,7 @@ def _echo_scan(source: Source, found: Scan, compared: tuple[Compared, ...], most
 @out_option
 @name_option
 @privacy_option
+@secret_options
 @rate_option
 @config_option
 @set_option
@@ -184,22 +199,28 @@ def plan(
     out: Path | None,
     corpus_name: str | None,
     privacy: Literal["public", "private"] | None,
+    secrets: Secrets,
     rate: str | None,
     config_file: Path | None,
     overrides: tuple[str, ...],
     workers: int,
     as_json: bool,
 ) -> None:
-    """Show what a build of the same options would do: recordings, clips, exclusions. Writes nothing."""
+    """Show what a build of the same options would do: recordings, clips, exclusions.
+
+    Writes nothing; only a --vault keeps the ids that are drawn.
+    """
     from endocorpus.build import BuildWatcher, plan_all, scan_filled
+    from endocorpus.deid.private import names_of
     from endocorpus.release import rejected_recordings
     from endocorpus.sources import load_source
 
     source = load_source(source_name, privacy, rate)
     config = _config(config_file, overrides, source.defaults)
     root, (out, name) = raw_root(source, root), place_of(source, out, corpus_name)
-    scanned, rejected = scan_filled(source, root, name), rejected_recordings(out)
-    plans, found = plan_all(scanned, source, root, config, workers, BuildWatcher(), rejected)
+    with names_of(source, secrets, name, [root, out]) as names:
+        scanned, rejected = scan_filled(source, root, name, names), rejected_recordings(out)
+        plans, found = plan_all(scanned, source, root, config, workers, BuildWatcher(), rejected)
     exclusions = sorted(map(_exclusion, found), key=_place_among_excluded)
     rows = [
         {
@@ -234,6 +255,7 @@ def plan(
 @click.option("--decisions", type=FILE, help="File that the page of `endocorpus review` saved: it is read and signed.")
 @click.option("--signing-key", type=FILE, help="Key that signs decisions and the attestation; see `endocorpus deid`.")
 @privacy_option
+@secret_options
 @rate_option
 @config_option
 @set_option
@@ -248,6 +270,7 @@ def build(
     decisions: Path | None,
     signing_key: Path | None,
     privacy: Literal["public", "private"] | None,
+    secrets: Secrets,
     rate: str | None,
     config_file: Path | None,
     overrides: tuple[str, ...],
@@ -261,6 +284,7 @@ def build(
     """
     from endocorpus.build import build as build_corpus
     from endocorpus.deid.keys import read_signing_key
+    from endocorpus.deid.private import names_of
     from endocorpus.progress import ShownProgress
     from endocorpus.release import told
     from endocorpus.sources import load_source
@@ -268,21 +292,22 @@ def build(
 
     source = load_source(source_name, privacy, rate)
     config = _config(config_file, overrides, source.defaults)
-    out, name = place_of(source, out, corpus_name)
-    secret = read_signing_key(signing_key, [raw_root(source, root), out]) if signing_key else None
+    root, (out, name) = raw_root(source, root), place_of(source, out, corpus_name)
+    secret = read_signing_key(signing_key, [root, out]) if signing_key else None
     for line in source.unverified:
         click.echo(f"assumed, not verified: {line}", err=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl-C
-    with ShownProgress() as shown:
+    with names_of(source, secrets, name, [root, out]) as names, ShownProgress() as shown:
         corpus = build_corpus(
             source,
-            raw_root(source, root),
+            root,
             out,
             config,
             name=name,
             workers=workers,
             shrink=shrink,
             strict=strict,
+            names=names,
             watcher=shown,
             decisions=decisions,
             signing_key=secret,

@@ -87,7 +87,8 @@ def _pictures(recordings: Sequence[Recording]) -> int | None:
 
 
 def unmapped_labels(plans: Sequence[RecordingPlan]) -> list[dict[str, object]]:
-    """Labels that the vocabulary should know and does not, with how many recordings have them."""
+    """Labels that the vocabulary should know and does not, with how many recordings have them. What was written is
+    left empty for a private source."""
     counts = Counter((label.name, label.raw) for plan in plans for label in plan.unmapped)
     return [{"name": name, "raw": raw, "recordings": count} for (name, raw), count in sorted(counts.items())]
 
@@ -106,7 +107,9 @@ def refuse_loose(source: Source, scanned: Scan, plans: Sequence[RecordingPlan] |
         if e.unit == "annotation"
     ]
     faults += [f"labels that are missing or cannot be used: {lost[0].reason} in {lost[0].subject}"] if lost else []
-    faults += [f"the {row['name']} {row['raw']!r} has no code" for row in unmapped_labels(plans or ())]
+    for row in unmapped_labels(plans or ()):
+        said = repr(row["raw"]) if source.privacy == "public" else f"of {row['recordings']} recordings"
+        faults.append(f"the {row['name']} {said} has no code")
     if faults:
         more = f", and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise DataError(f"--strict: {source.name} is not as it should be: {'; '.join(faults[:5])}{more}")

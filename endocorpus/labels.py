@@ -14,21 +14,36 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from endocorpus.corpus.files import digest_bytes, digest_file
+from endocorpus.frame_names import frame_index, frame_key, frames_from
 from endocorpus.naming import name_key, printable
-from endocorpus.records import Annotation, Exclusion, Kind, Label, LabelFile, Reason, Recording, Span, Stage
+from endocorpus.records import (
+    REASON_TEXT,
+    Annotation,
+    Exclusion,
+    Kind,
+    Label,
+    LabelFile,
+    Reason,
+    Recording,
+    Span,
+    Stage,
+)
 from endocorpus.sources.layout import LabelError, Labels, Note, Source
 from endocorpus.vocabulary import Vocabulary, load_vocabulary, normalise
 
 _THINNEST, _FARTHEST = 0.01, 1e6  # pixels: of a box that somebody drew, and of a corner from the picture
 BOXED_FRAMES = "frames with a box"
+CONSENT = "consent"  # the name of a label that says whether it is given
 _FORMAT = 4  # raise it when the same files would be read otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotated:
-    """All that label files say about one recording."""
+    """All that label files say about one recording. Of a private source, `labels`, `annotations` and `unmapped` hold
+    codes of the vocabulary and nothing that anybody wrote."""
 
     labels: tuple[Label, ...] = ()  # of the whole recording
+    decisive: tuple[Label, ...] = ()  # the same as they were written, to decide by: consent, and frames per second
     annotations: tuple[Annotation, ...] = ()  # of frames, by frame
     exclusions: tuple[Exclusion, ...] = ()
     unmapped: tuple[Label, ...] = ()  # labels that the vocabulary should know and does not
@@ -52,7 +67,7 @@ def gather(recording: Recording, stage: Stage, unusable: Iterable[Unusable], pri
 
     def told(details: list[str]) -> str:
         more = f" (and {len(details) - 1} more like it)" if len(details) > 1 else ""
-        return "" if private else printable(f"{details[0]}{more}")
+        return printable(f"{details[0]}{more}")
 
     return tuple(
         Exclusion(
@@ -60,7 +75,7 @@ def gather(recording: Recording, stage: Stage, unusable: Iterable[Unusable], pri
             unit="annotation",
             stage=stage,
             reason=reason,
-            detail=told(details),
+            detail=REASON_TEXT[reason] if private else told(details),
             files=0,
         )
         for (reason, _), details in sorted(found.items())
@@ -77,6 +92,7 @@ def read_labels(
         picture: width and height of its stored picture in pixels.
     """
     vocabulary, unusable = load_vocabulary(source.name), list[Unusable]()
+    private = source.privacy == "private"
     index = frame_index(recording, num_frames)
     labels = [_label(vocabulary, name, raw) for name, raw in recording.labels.items() if raw]
     annotations: list[Annotation] = []
@@ -95,7 +111,7 @@ def read_labels(
             if frame is None:
                 labels.append(label)
                 continue
-            span = _span(frame, note.last, index, num_frames)
+            span = frames_from(frame, note.last, index, num_frames)
             if span is None:
                 reason, why = _nowhere(note, frame, index)
                 unusable.append(Unusable(reason=reason, origin=origin, detail=f"{_where(file, note)}: {why}"))
@@ -118,14 +134,50 @@ def read_labels(
                 unusable.append(Unusable(reason=Reason.MISPLACED, origin=origin, detail=detail))
             else:
                 annotations.append(found)
+    labels += _consent_missing(labels, recording, source, root) if private else []
     annotations = _numbered(_once(sorted(set(annotations), key=_order)))
-    return Annotated(
-        labels=tuple(sorted(set(labels), key=lambda label: (label.name, label.raw))),
+    every = (*labels, *(found.label for found in annotations))
+    labels = sorted(set(labels), key=lambda label: (label.name, label.raw))
+    said = Annotated(
+        labels=tuple(labels),
+        decisive=tuple(labels),
         annotations=tuple(annotations),
-        exclusions=gather(recording, Stage.ANNOTATE, unusable, source.privacy == "private"),
-        unmapped=tuple(
-            sorted({a for a in (*labels, *(x.label for x in annotations)) if a.raw and not a.code}, key=str)
-        ),
+        exclusions=gather(recording, Stage.ANNOTATE, unusable, private),
+        unmapped=tuple(sorted({label for label in every if label.raw and not label.code}, key=str)),
+    )
+    return _closed(said, vocabulary) if private else said
+
+
+def _consent_missing(labels: Iterable[Label], recording: Recording, source: Source, root: Path) -> list[Label]:
+    """A label that says that consent is not given, where tables tell who gave it and say nothing of this recording, or
+    one cannot be read, which may have denied it."""
+    denied, told = [Label(name=CONSENT, raw="", code="")], any(label.name == CONSENT for label in labels)
+    for file in recording.label_files:
+        try:
+            rows = {} if _rule(source, file.rule).recording else _table_notes(source, file, root)
+        except LabelError:
+            return denied
+        if not told and any(note.name == CONSENT for notes in rows.values() for note in notes):
+            return denied
+    return []
+
+
+def _closed(said: Annotated, vocabulary: Vocabulary) -> Annotated:
+    """What a private source's labels say in codes, without a word of what was written and without its files' names.
+    `unmapped` are the names of labels that lost a value."""
+
+    def coded(label: Label) -> Label:
+        return replace(label, raw="", code=label.code if label.name in vocabulary.codes else "")
+
+    labels = {coded(label) for label in said.labels}
+    annotations = [replace(found, label=coded(found.label), origin="", where="") for found in said.annotations]
+    written = (*said.labels, *(found.label for found in said.annotations))
+    lost = {coded(label) for label in written if label.raw and label.name != CONSENT}
+    return replace(
+        said,
+        labels=tuple(sorted((label for label in labels if label.code), key=lambda label: (label.name, label.code))),
+        annotations=tuple(found for found in annotations if found.kind != Kind.LABEL or found.label.code),
+        unmapped=tuple(sorted((label for label in lost if not label.code), key=lambda label: label.name)),
     )
 
 
@@ -163,8 +215,8 @@ def unknown_names(
             more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
             wrong.append((file, Reason.NO_PARTNER, f"names {lost[0]!r}{more}, no such {about} is here"))
         if None in rows:
-            stems = {_frame_key(PurePosixPath(path).stem) for r in recordings for path in r.media.paths}
-            strays = [note for note in rows[None] if _frame_key(note.frame or "") not in stems]
+            stems = {frame_key(PurePosixPath(path).stem) for r in recordings for path in r.media.paths}
+            strays = [note for note in rows[None] if frame_key(note.frame or "") not in stems]
             if strays:
                 first = strays[0].where or f"frame {strays[0].frame}"
                 detail = f"rows about frames that are not here: {len(strays)}, such as {first}"
@@ -185,53 +237,11 @@ def missing_labels(source: Source, recording: Recording, template: str) -> Itera
         if rule.frame is None and not files:
             yield "its label file is not here"
         elif rule.frame is not None and recording.media.kind == "frames":
-            told = {_frame_key(file.frame or "") for file in files}
+            told = {frame_key(file.frame or "") for file in files}
             images = [PurePosixPath(path) for path in recording.media.paths]
-            lost = [image.name for image in images if _frame_key(image.stem) not in told]
+            lost = [image.name for image in images if frame_key(image.stem) not in told]
             if lost:
                 yield f"images without a label file: {len(lost):,} of {len(images):,}, such as {lost[0]}"
-
-
-def frame_index(recording: Recording, num_frames: int) -> Callable[[str], int | None]:
-    """How label files name the frames of a recording: the stem of an image, or the number of a video's frame.
-
-    A number finds an image whose stem is the same number otherwise written ("7", "0007"), if there is but one.
-    """
-    if recording.media.kind != "frames":
-        return lambda key: int(key) if _is_number(key) and int(key) < num_frames else None
-    stems = [PurePosixPath(path).stem for path in recording.media.paths]
-    exact, by_number = _places(stems), _places(map(_frame_key, stems))
-    return lambda key: exact.get(key, by_number.get(_frame_key(key)))
-
-
-def _places(keys: Iterable[str]) -> dict[str, int]:
-    """The place of each key that is there once."""
-    places: dict[str, list[int]] = defaultdict(list)
-    for place, key in enumerate(keys):
-        places[key].append(place)
-    return {key: found[0] for key, found in places.items() if len(found) == 1}
-
-
-def _frame_key(text: str) -> str:
-    return str(int(text)) if _is_number(text) else text
-
-
-def _is_number(text: str) -> bool:
-    """Whether this can be a frame's number: Python refuses to read thousands of digits."""
-    return text.isdecimal() and len(text) < 20
-
-
-def _span(first: str, last: str | None, index: Callable[[str], int | None], num_frames: int) -> Span | None:
-    """The frames from `first` to `last`, both of them in; a number beyond the recording stands for its last frame."""
-    start = index(first)
-    if start is None:
-        return None
-    if last is None:
-        return Span(start=start, stop=start + 1)
-    stop = index(last)
-    if stop is None and _is_number(last) and int(last) >= num_frames:
-        stop = num_frames - 1
-    return Span(start=start, stop=stop + 1) if stop is not None and stop >= start else None
 
 
 def _nowhere(note: Note, frame: str, index: Callable[[str], int | None]) -> tuple[Reason, str]:

@@ -4,12 +4,34 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 import xxhash
 
 FETCHED = ".fetch"  # what begins so at the top of a raw tree is the book-keeping of `endocorpus fetch`, not data
 _PLAIN = re.compile(r"[a-z0-9_-]+")
 _SLUG_LENGTH = 40
+NAMES_NEEDED = (
+    "{source} is private here, so pseudonyms stand for the names of its files, and take a secret: say --key FILE "
+    "(`endocorpus deid new-key FILE` makes one), or --vault FILE for random ids (it is made if it is not there). Keep "
+    "it outside of the raw tree, and of every corpus and git tree"
+)
+
+
+class Names(Protocol):
+    """What stands for the names of a private source, each 26 of a-z and 2-7: pseudonyms, which lead nowhere without a
+    secret. `endocorpus.deid.pseudonym` makes them."""
+
+    @property
+    def kind(self) -> str:
+        """`keyed` or `random`."""
+
+    def patients(self, cases: Iterable[str]) -> Mapping[str, str]:
+        """The pseudonym of the patient behind each name of a case; none of them is empty."""
+
+    def files(self, paths: Iterable[str]) -> Mapping[str, str]:
+        """The pseudonym of each path below the raw root, told apart byte by byte."""
 
 
 def make_id(prefix: str, text: str, exact: bool = False) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from endocorpus.config import BuildConfig
 from endocorpus.deid.decide import decide
+from endocorpus.deid.intake import refuse_hostile_media
 from endocorpus.labels import count_kinds, labels_digest, read_labels
 from endocorpus.media.encode import picture_size
 from endocorpus.media.probe import probe
@@ -52,11 +53,13 @@ def plan_recording(recording: Recording, root: Path, source: Source, config: Bui
     Raises:
         Excluded: it cannot or may not become clips.
     """
+    if recording.media.kind == "video":
+        refuse_hostile_media(root / path for path in recording.media.paths)
     facts = probe(recording.media, root)
     width, height = picture_size(facts.width, facts.height, config.encode)
     said = read_labels(recording, source, root, facts.num_frames, (facts.stored_width, facts.stored_height))
-    clearance = decide(source, facts, said.labels)
-    rate = _capture_rate(recording, said.labels) or facts.rate
+    clearance = decide(source, facts, said.decisive)
+    rate = _capture_rate(recording, said.decisive) or facts.rate
     stride = config.segment.stride
     clips = tuple(
         ClipPlan(key=f"{recording.recording_id}-{span.start:07d}", span=span, width=width, height=height, stride=stride)

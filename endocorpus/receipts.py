@@ -113,7 +113,7 @@ def finish_shard(shard: Shard, source: Source, work: Path, out: Path, name: str)
     for task in shard.tasks:
         outcome, recording = load_made(task), task.plan.recording
         if isinstance(outcome, Excluded):
-            excluded[recording.recording_id] = excluded_row(exclusion_of(recording, outcome))
+            excluded[recording.recording_id] = excluded_row(exclusion_of(recording, outcome, source))
         else:
             done.append((task.plan, outcome))
     receipt: dict[str, Any] = {

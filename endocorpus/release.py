@@ -161,7 +161,7 @@ def _today() -> str:
 
 def _attested(corpus: Corpus, key: bytes, taken: Mapping[str, Signed], day: str) -> Attestation:
     signed = _review_of(corpus, taken, public_key(key))
-    facts = corpus_facts(corpus, models=_deid(corpus).get("models", {}), ids=_ids(corpus))
+    facts = corpus_facts(corpus, models=_deid(corpus).get("models", {}))
     decided: Mapping[str, Literal["accepted", "rejected"]] = signed.decisions.decisions if signed else {}
     recordings = recording_facts(corpus, findings_of(corpus), decided)
     data = attest(facts, recordings, day=day, key=key, review=signed.review if signed else None)
@@ -200,18 +200,6 @@ def _deid(corpus: Corpus) -> Mapping[str, Any]:
     """What the build wrote about de-identification as a whole."""
     found = corpus.descriptor.get("deid")
     return found if isinstance(found, dict) else {}
-
-
-def _ids(corpus: Corpus) -> Literal["as published", "keyed", "random"]:
-    """What stands for patients. A private corpus must say it, since a signature will be about it."""
-    if corpus.descriptor["source"]["privacy"] == "public":
-        return "as published"
-    match corpus.descriptor.get("ids"):
-        case "keyed":
-            return "keyed"
-        case "random":
-            return "random"
-    raise DataError(f"{corpus.root}: does not say how its ids were made, so it cannot be attested; build it again")
 
 
 def _unsigned_points(corpus: Corpus) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ def recording_row(plan: RecordingPlan, source: Source) -> Row:
         "stored_height": facts.stored_height,
         "codec": facts.codec,
         "container": facts.container,
-        "bytes": facts.bytes,
+        "bytes": facts.bytes if public else None,
         "media_xxh3_128": facts.digest if public else None,
         "labels": _labels(plan.labels),
         "num_clips": len(plan.clips),

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
 from endocorpus.archive import SUFFIXES as ARCHIVE_SUFFIXES
-from endocorpus.corpus.manifest import is_corpus
 from endocorpus.errors import UsageError
 from endocorpus.labels import missing_labels, unknown_names
 from endocorpus.leaks import leak_group
-from endocorpus.naming import FETCHED, fold, hidden, make_id, name_key, printable
-from endocorpus.records import Exclusion, LabelFile, Media, Reason, Recording, Stage
+from endocorpus.naming import NAMES_NEEDED, Names, fold, hidden, make_id, name_key, printable
+from endocorpus.records import REASON_TEXT, Exclusion, LabelFile, Media, Reason, Recording, Stage
 from endocorpus.sources.layout import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -28,6 +27,7 @@ from endocorpus.sources.layout import (
     Source,
     Videos,
 )
+from endocorpus.walk import walk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +60,11 @@ class _Found:
         return _fill(self.rule.case, self.names)
 
     @property
+    def place(self) -> str:
+        """What its pseudonym is made of: a video's path, byte by byte; a sequence's name, whatever frames it has."""
+        return self.name if self.order else self.paths[0]
+
+    @property
     def where(self) -> str:
         """A video's path; a frame sequence's folder, with what tells it apart there: what its file names begin with,
         or its name where they tell nothing."""
@@ -85,16 +90,20 @@ class _Sorted:
 _Outcome = tuple[str, _Found | None, tuple[str, ...], Reason, str]
 
 
-def scan(source: Source, root: Path, prefix: str | None = None) -> Scan:
+def scan(source: Source, root: Path, prefix: str | None = None, names: Names | None = None) -> Scan:
     """Find the recordings of `source` below `root` and the label files about them, in a stable order; opens no media.
 
     Args:
         prefix: what ids begin with; the source's name by default.
+        names: what stands for the names of a private source, which has no other ids.
 
     Raises:
-        UsageError: `root` is not a folder that can be listed.
+        UsageError: `root` is not a folder that can be listed, or the source is private and `names` are missing.
     """
     prefix, public = prefix or source.name, source.privacy == "public"
+    hiding = None if public else names
+    if hiding is None and not public:
+        raise UsageError(NAMES_NEEDED.format(source=source.name))
     files, trouble = walk(root)
     kinds = _sort_into_rules(source, files, root)
     outcomes: list[_Outcome] = [
@@ -111,13 +120,14 @@ def scan(source: Source, root: Path, prefix: str | None = None) -> Scan:
         else:
             outcomes += [(other.where, other, other.paths, *problem) for other, _ in same_id]
     own, tables, orphans = _assign_labels(source, kinds.labels, {item.name for item, _ in kept}, root)
-    cases = _case_ids(source, prefix, [item for item, _ in kept])
-    place = _places(files)
+    cases = _case_ids(source, prefix, [item for item, _ in kept], hiding)
+    ids = [named for _, named in kept]
+    if hiding is not None:
+        given = hiding.files(item.place for item, _ in kept)
+        ids = [f"{prefix}-{given[item.place]}" for item, _ in kept]
     recordings = [
-        _recording(
-            source, item, named if public else f"{prefix}-{place(item.paths[0])}", cases[item.case], own[item.name]
-        )
-        for item, named in kept
+        _recording(source, item, recording_id, cases[item.case], own[item.name])
+        for (item, _), recording_id in zip(kept, ids, strict=True)
     ]
     outcomes += [
         (item.where, None, (), Reason.NO_PARTNER, missing)
@@ -127,17 +137,21 @@ def scan(source: Source, root: Path, prefix: str | None = None) -> Scan:
     wrong = unknown_names(source, tables, recordings, root)
     recordings = [replace(found, label_files=(*found.label_files, *tables)) for found in recordings]
     outcomes += orphans + [(file.path, None, (), reason, detail) for file, reason, detail in wrong]
+    outcomes.sort(key=lambda outcome: outcome[0])
+    subjects = {path: printable(path) for path, *_ in outcomes}
+    if hiding is not None:
+        subjects = {path: f"{prefix}-excluded-{code}" for path, code in hiding.files(subjects).items()}
     exclusions = [
         Exclusion(
-            subject=printable(path) if public else f"{prefix}-excluded-{place(paths[0] if paths else path)}",
+            subject=subjects[path],
             unit="recording" if item else "file" if paths else "annotation",
             stage=Stage.SCAN,
             reason=reason,
-            detail=printable(detail) if public else str(reason),
+            detail=printable(detail) if public else REASON_TEXT[reason],
             files=len(paths),
             frames=len(item.order) or None if item else None,
         )
-        for path, item, paths, reason, detail in sorted(outcomes, key=lambda outcome: outcome[0])
+        for path, item, paths, reason, detail in outcomes
     ]
     return Scan(
         recordings=tuple(sorted(recordings, key=lambda recording: recording.recording_id)),
@@ -145,50 +159,6 @@ def scan(source: Source, root: Path, prefix: str | None = None) -> Scan:
         exclusions=tuple(exclusions),
         num_files=len(files) + len(trouble),
     )
-
-
-def walk(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
-    """All files below `root` as sorted `/`-separated relative paths, and the folders that could not be entered.
-
-    Links to folders are followed, each real folder once. What `endocorpus fetch` keeps at the top is not part of it,
-    nor is a corpus, begun or finished: its clips are no recordings.
-    """
-    if not root.is_dir():
-        raise UsageError(f"{root}: no such folder")
-    files: list[str] = []
-    trouble: list[tuple[str, str]] = []
-    seen: set[str] = set()
-
-    def relative(path: str) -> str:
-        return os.path.relpath(path, root).replace(os.sep, "/")
-
-    def failed(error: OSError) -> None:
-        trouble.append((relative(str(error.filename)), f"folder cannot be listed: {error.strerror}"))
-
-    for folder, folders, names in os.walk(root, onerror=failed, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            trouble.append((relative(folder), "link to a folder that is already part of the tree"))
-            folders.clear()
-            continue
-        seen.add(real)
-        if folder != os.fspath(root) and _in_corpus(folder, real):
-            trouble.append((relative(folder), "a corpus, which is no part of the raw tree"))
-            folders.clear()
-            continue
-        folders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))  # real folders before links
-        files += [relative(os.path.join(folder, name)) for name in names]
-        if folder == os.fspath(root):
-            folders[:] = [name for name in folders if not name.startswith(FETCHED)]
-            files = [name for name in files if not name.startswith(FETCHED)]
-    if trouble and not files and trouble[0][0] == ".":
-        raise UsageError(f"{root}: {trouble[0][1]}")
-    return sorted(files), sorted(trouble)
-
-
-def _in_corpus(folder: str, real: str) -> bool:
-    """Whether a folder of the tree is a corpus, or a link that leads into one."""
-    return is_corpus(Path(folder)) or (os.path.islink(folder) and any(map(is_corpus, Path(real).parents)))
 
 
 def _sort_into_rules(source: Source, files: Iterable[str], root: Path) -> _Sorted:
@@ -336,12 +306,6 @@ def _assign_labels(
     return own, tables, outcomes
 
 
-def _places(files: Sequence[str]) -> Callable[[str], str]:
-    """How a private file is spoken of: its place, from 1, in the sorted list of all files below the root. A folder has
-    the place of its first file."""
-    return lambda path: f"{min(bisect_left(files, path) + 1, len(files)):06d}"
-
-
 def _why_unnamed(path: str) -> str:
     suffix = os.path.splitext(path)[1].lower()
     if suffix in IMAGE_SUFFIXES:
@@ -357,14 +321,16 @@ def _frame(rule: Labels, names: Mapping[str, str]) -> str | None:
     return _fill(rule.frame, names) if rule.frame else None
 
 
-def _case_ids(source: Source, prefix: str, found: Iterable[_Found]) -> dict[str, tuple[str, str, str | None]]:
-    """(case id, leak group, its name) by case name. Private cases are numbered; the names of an owner's own cases mean
-    nothing outside the corpus, those of a published set mean the same in every corpus."""
+def _case_ids(
+    source: Source, prefix: str, found: Sequence[_Found], hiding: Names | None
+) -> dict[str, tuple[str, str, str | None]]:
+    """(case id, leak group, its name) by case name. A private case is a patient, and has a pseudonym. The names of an
+    owner's own cases mean nothing outside the corpus, those of a published set mean the same in every corpus."""
     exact = {item.case: isinstance(item.rule, Videos) and item.rule.exact_names for item in found}
-    if source.privacy == "private":
-        folded = sorted({fold(case) for case in exact})
-        numbers = {name: f"{prefix}-case-{number:06d}" for number, name in enumerate(folded, 1)}
-        return {case: (numbers[fold(case)], numbers[fold(case)], None) for case in exact}
+    if hiding is not None:
+        folded = {case: fold(case) or "blank" for case in exact}
+        given = hiding.patients(sorted(set(folded.values())))
+        return {case: (f"{prefix}-{given[name]}", f"{prefix}-{given[name]}", None) for case, name in folded.items()}
     ids = {case: make_id(prefix, case, exact=is_exact) for case, is_exact in exact.items()}
     if source.vouched_by == "owner":
         return {case: (case_id, case_id, None) for case, case_id in ids.items()}

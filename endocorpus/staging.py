@@ -35,12 +35,13 @@ from endocorpus.corpus.files import (
 from endocorpus.corpus.manifest import SHARDS, open_corpus, table_bytes
 from endocorpus.corpus.schema import SCHEMA_VERSION
 from endocorpus.corpus.shards import read_member, sample_members
+from endocorpus.deid.addresses import keyed_address
 from endocorpus.errors import DataError, UsageError
 from endocorpus.labels import gather, labels_digest, read_labels
 from endocorpus.media.encode import EncodeConfig, encode
 from endocorpus.media.ffmpeg_run import encoder_build
 from endocorpus.plan import plan_recording
-from endocorpus.records import EncodedClip, Excluded, Exclusion, Reason, Recording, RecordingPlan, Stage
+from endocorpus.records import REASON_TEXT, EncodedClip, Excluded, Exclusion, Reason, Recording, RecordingPlan, Stage
 from endocorpus.sources.layout import Source
 
 WORK = ".build"
@@ -90,22 +91,25 @@ def plan_task(task: PlanTask) -> RecordingPlan | Exclusion:
     try:
         return plan_recording(task.recording, task.root, task.source, task.config)
     except Excluded as excluded:
-        return exclusion_of(task.recording, excluded)
+        return exclusion_of(task.recording, excluded, task.source)
     except OSError as error:  # a failing disk or share: nothing is written while planning
         unreadable = Excluded(Stage.PROBE, Reason.UNREADABLE, f"reading stops: {error.strerror}")
-        return exclusion_of(task.recording, unreadable)
+        return exclusion_of(task.recording, unreadable, task.source)
     except Exception as error:
         error.add_note(f"while looking at {task.recording.subject}")
         raise
 
 
-def exclusion_of(recording: Recording, excluded: Excluded) -> Exclusion:
+def exclusion_of(recording: Recording, excluded: Excluded, source: Source) -> Exclusion:
+    """The exclusion of a recording. What is found in private files may be known from elsewhere, so of their details
+    only those of the de-identification are told, which hold no value."""
+    told = source.privacy == "public" or excluded.stage == Stage.DEID
     return Exclusion(
         subject=recording.subject,
         unit="recording",
         stage=excluded.stage,
         reason=excluded.reason,
-        detail=excluded.detail,
+        detail=excluded.detail if told else REASON_TEXT[excluded.reason],
         files=len(recording.media.paths),
         frames=excluded.frames,
     )
@@ -119,19 +123,17 @@ def make_task(plan: RecordingPlan, root: Path, source: Source, work: Path, confi
     decides = [_FORMAT, facts.digest, str(plan.rate), clips, cut, config.model_dump(), encoder_build()]
     picture = (facts.width, facts.height, facts.stored_width, facts.stored_height)
     said = [_FORMAT, SCHEMA_VERSION, facts.digest, plan.annotations_digest, clips, cut, picture]
+    clips_id, annotations_id = (json.dumps(what, sort_keys=True).encode() for what in (decides, said))
+    address = digest_bytes if source.privacy == "public" else partial(keyed_address, work)
     return MakeTask(
-        clips_id=_address(decides),
-        annotations_id=_address(said),
+        clips_id=address(clips_id),
+        annotations_id=address(annotations_id),
         plan=plan,
         root=root,
         source=source,
         work=work,
         config=config,
     )
-
-
-def _address(decides: object) -> str:
-    return digest_bytes(json.dumps(decides, sort_keys=True).encode())
 
 
 def make(task: MakeTask) -> int:
@@ -148,6 +150,8 @@ def make(task: MakeTask) -> int:
         if task.plan.annotations:
             _commit(task.work / ANNOTATED, task.annotations_id, partial(_annotate_into, task=task))
     except OSError as error:
+        if task.source.privacy == "private":
+            error.filename = error.filename2 = None
         raise disk_error(error, task.work) from None
     except Exception as error:
         error.add_note(f"while making the clips of {task.plan.recording.subject}")
@@ -215,7 +219,8 @@ def _encode_into(folder: Path, task: MakeTask) -> dict[str, Any]:
     except Excluded as excluded:
         for leftover in folder.iterdir():
             leftover.unlink()
-        return {"excluded": [excluded.stage, excluded.reason, excluded.detail, task.plan.facts.num_frames]}
+        told = exclusion_of(task.plan.recording, excluded, task.source)
+        return {"excluded": [told.stage, told.reason, told.detail, task.plan.facts.num_frames]}
     return {"clips": [_clip_json(clip) for clip in clips]}
 
 

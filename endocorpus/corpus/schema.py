@@ -49,7 +49,7 @@ RECORDINGS = _table(
     stored_height=pa.int32(),
     codec=pa.string(),
     container=pa.string(),
-    bytes=pa.int64(),
+    bytes=(pa.int64(), True),  # of its files; null if private, since it would tell who has the same file
     media_xxh3_128=(pa.string(), True),  # over the media files in their order: equal however they were cut; null if
     # private, since it would tell who has the same file
     labels=_LABELS,

@@ -126,7 +126,6 @@ def corpus_facts(
     corpus: Corpus,
     *,
     models: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
-    ids: Literal["as published", "keyed", "random"] = "as published",
     dates: Literal["none", "dropped", "shifted"] = "none",
 ) -> CorpusFacts:
     """What is the same for all recordings of a corpus. `models` gives at least the fields of `ModelFacts` by name."""
@@ -144,7 +143,7 @@ def corpus_facts(
             name: ModelFacts.model_validate({key: row[key] for key in ModelFacts.model_fields})
             for name, row in sorted(models.items())
         },
-        ids=ids,
+        ids=corpus.descriptor.get("ids", "as published"),
         dates=dates,
         quarantined=dict(sorted(kept_back.items())),
     )

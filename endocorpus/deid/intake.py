@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import stat
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import BinaryIO
 from endocorpus.deid.vault import Vault
 from endocorpus.records import Excluded, Reason, Stage
 
-_DOMAIN = "file"
+FILES = "file"  # the domain of their ids
 _HEAD_BYTES = 4096  # a script says what it is within these
 # What scripts begin with, after blanks and a byte order mark, in lower case.
 _SCRIPTS: Mapping[bytes, str] = MappingProxyType(
@@ -59,7 +60,8 @@ def neutral_ids(vault: Vault, site: str, names: Iterable[str]) -> dict[str, str]
     Raises:
         DataError: the vault is damaged.
     """
-    return {name: vault.given(_DOMAIN, site, os.fsencode(name)) for name in names}
+    given = vault.given_all(FILES, site, map(os.fsencode, names))
+    return {os.fsdecode(original): neutral for original, neutral in given.items()}
 
 
 def original_path(vault: Vault, neutral: str) -> Path | None:
@@ -74,6 +76,24 @@ def no_core_dumps() -> None:
     A machine whose `core_pattern` pipes cores to a program may still hand them over; that program reads this limit.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def refuse_hostile_media(paths: Iterable[Path]) -> None:
+    """`refuse_hostile` for the files of a recording. What cannot be opened, or is no file, is left to the probe.
+
+    Raises:
+        Excluded: one of them is hostile, or cannot be read to its end.
+    """
+    for path in paths:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not keep us waiting
+        except OSError:
+            continue
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            continue
+        with os.fdopen(descriptor, "rb") as file:
+            refuse_hostile(file)
 
 
 def refuse_hostile(file: BinaryIO) -> None:

@@ -15,12 +15,13 @@ import hmac
 import os
 import secrets
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Literal
 
+from endocorpus.deid.intake import FILES, neutral_ids
 from endocorpus.deid.keeping import make_secret, open_secret
 from endocorpus.deid.vault import ID_LENGTH, Vault
 from endocorpus.errors import DataError, UsageError
@@ -119,8 +120,23 @@ class KeyedNames:
             DataError: the identifier is empty.
         """
         fields = (domain.encode(), plain(self.site, "the site"), plain(identifier, f"the identifier of a {domain}"))
-        code = base64.b32encode(self.key.mac(b"\0".join(fields))).decode("ascii")
-        return f"{domain[0]}_{code[:ID_LENGTH].lower()}"
+        return f"{domain[0]}_{self._code(*fields)}"
+
+    def _code(self, *fields: bytes) -> str:
+        return base64.b32encode(self.key.mac(b"\0".join(fields))).decode("ascii")[:ID_LENGTH].lower()
+
+    @property
+    def kind(self) -> str:
+        return "keyed"
+
+    def patients(self, cases: Iterable[str]) -> Mapping[str, str]:
+        """`of` without its prefix, for each case."""
+        return {case: self.of("patient", case)[2:] for case in cases}
+
+    def files(self, paths: Iterable[str]) -> Mapping[str, str]:
+        """As `Names.files`: paths as `os.fsdecode` gives them, bytes that are no Unicode among them."""
+        site = plain(self.site, "the site")
+        return {path: self._code(FILES.encode(), site, os.fsencode(path)) for path in paths}
 
     def days(self, patient: str) -> int:
         """Days by which the dates of the patient of this pseudonym are shifted: 30 to 365 either way."""
@@ -143,7 +159,25 @@ class RandomNames:
             DataError: the identifier is empty, or the vault is damaged.
         """
         original = plain(identifier, f"the identifier of a {domain}")
-        return f"{domain[0]}_{self.vault.given(domain, plain(self.site, 'the site').decode(), original)}"
+        return f"{domain[0]}_{self.vault.given(domain, self._site, original)}"
+
+    @property
+    def _site(self) -> str:
+        return plain(self.site, "the site").decode()
+
+    @property
+    def kind(self) -> str:
+        return "random"
+
+    def patients(self, cases: Iterable[str]) -> Mapping[str, str]:
+        """As `KeyedNames.patients`."""
+        originals = {case: plain(case, "the identifier of a patient") for case in cases}
+        given = self.vault.given_all("patient", self._site, originals.values())
+        return {case: given[original] for case, original in originals.items()}
+
+    def files(self, paths: Iterable[str]) -> Mapping[str, str]:
+        """As `KeyedNames.files`; the vault leads back to the path (`intake.original_path`)."""
+        return neutral_ids(self.vault, self._site, paths)
 
     def days(self, patient: str) -> int:
         """As `KeyedNames.days`."""

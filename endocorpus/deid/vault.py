@@ -42,16 +42,23 @@ class Vault:
 
     def given(self, domain: str, site: str, original: bytes) -> str:
         """The id of `original` in its domain and site; drawn when it is first asked for."""
+        return self.given_all(domain, site, [original])[original]
+
+    def given_all(self, domain: str, site: str, originals: Iterable[bytes]) -> dict[bytes, str]:
+        """`given` of many: they are kept all together, or none."""
         self._connection.execute("BEGIN IMMEDIATE")  # two processes must not draw two ids for one name
         with self._connection:
-            row = self._connection.execute(
-                "SELECT given FROM names WHERE domain = ? AND site = ? AND original = ?", (domain, site, original)
-            ).fetchone()
-            if row:
-                return str(row[0])
-            drawn = random_id()
-            self._connection.execute("INSERT INTO names VALUES (?, ?, ?, ?)", (domain, site, original, drawn))
-            return drawn
+            return {original: self._id(domain, site, original) for original in originals}
+
+    def _id(self, domain: str, site: str, original: bytes) -> str:
+        row = self._connection.execute(
+            "SELECT given FROM names WHERE domain = ? AND site = ? AND original = ?", (domain, site, original)
+        ).fetchone()
+        if row:
+            return str(row[0])
+        drawn = random_id()
+        self._connection.execute("INSERT INTO names VALUES (?, ?, ?, ?)", (domain, site, original, drawn))
+        return drawn
 
     def shift(self, patient: str, choices: range) -> int:
         """Days by which the dates of a patient, by their id, are shifted; an entry of `choices`, drawn once."""

@@ -122,6 +122,10 @@ def _missing(descriptor: Mapping[str, Any]) -> list[Notice]:
 def _unmapped(labels: Sequence[Mapping[str, Any]]) -> list[Notice]:
     if not labels:
         return []
+    if not any(label["raw"] for label in labels):  # as of a private source
+        names = ", ".join(str(label["name"]) for label in labels)
+        body = f"Their names: {names}. What was written may hold names of people, so it was dropped."
+        return [Notice(level="warning", lead="Labels have values that are not in the vocabulary.", body=body)]
     shown = "; ".join(f"{label['name']}: {label['raw']}" for label in labels[:5])
     body = f"{shown}{' and more' if len(labels) > 5 else ''}. Their rows keep what the provider wrote, without a code."
     return [Notice(level="warning", lead=f"{count(len(labels), 'label')} not in the vocabulary.", body=body)]

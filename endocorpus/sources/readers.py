@@ -231,7 +231,7 @@ def _table(
         who = PurePosixPath(row[recording]).stem if recording else None
         when = row[frame] if frame else None
         for column, name in columns.items():
-            if row[column].strip():
+            if row[column].strip() or name == "consent":  # which is not given where nothing is said
                 yield Note(kind=Kind.LABEL, name=name, raw=row[column], recording=who, frame=when)
 
 

@@ -11,12 +11,14 @@ import pytest
 from endocorpus.build import build
 from endocorpus.config import BuildConfig
 from endocorpus.corpus.manifest import Corpus
+from endocorpus.deid.pseudonym import Key, KeyedNames
 from endocorpus.settings import load_settings
 from endocorpus.sources import load_source
 from tests.endocorpus.phantoms import Trees, tree_renderer
 from tests.media import write_frames, write_video
 
 PUBLIC = load_source("folder", "public")
+NAMES = KeyedNames(key=Key(bytes(range(32))), site="ward")  # for private sources; public ones do not look at them
 CONFIG = load_settings(BuildConfig, overrides=["segment.clip_seconds=1.0", "shards.max_clips=3"])
 
 

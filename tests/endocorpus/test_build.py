@@ -25,7 +25,7 @@ from endocorpus.records import REASON_TEXT, EncodedClip, Reason, RecordingPlan
 from endocorpus.settings import load_settings
 from endocorpus.sources import load_source
 from endocorpus.verify import verify
-from tests.endocorpus.conftest import CONFIG, PUBLIC, fingerprint, good_tree
+from tests.endocorpus.conftest import CONFIG, NAMES, PUBLIC, fingerprint, good_tree
 from tests.media import clip_numbers, write_video
 
 SETTINGS = [f"--set={key}" for key in ("segment.clip_seconds=1.0", "shards.max_clips=3")]
@@ -183,9 +183,9 @@ def test_damaged_receipts_are_not_believed(raw: Path, corpus: Corpus, tmp_path: 
 def test_a_folder_that_becomes_private_leaves_nothing_behind(raw: Path, corpus: Corpus, tmp_path: Path) -> None:
     out = shutil.copytree(corpus.root, tmp_path / "c")
     with pytest.raises(UsageError, match=r"5 of its 5 recordings .* --shrink"):
-        build(load_source("folder"), raw, out, CONFIG)
+        build(load_source("folder"), raw, out, CONFIG, names=NAMES)
     assert fingerprint(out) == fingerprint(corpus.root)
-    made = build(load_source("folder"), raw, out, CONFIG, shrink=True)
+    made = build(load_source("folder"), raw, out, CONFIG, names=NAMES, shrink=True)
     assert made.clips().num_rows == 0 and not list((out / "shards").iterdir())
     written = b"".join(p.read_bytes() for p in out.rglob("*") if p.is_file()).lower()
     for name in ("müller", "ward", "plain", "case1", "untersuchung"):
@@ -204,7 +204,7 @@ def test_another_configuration_gives_another_corpus_in_place(raw: Path, corpus: 
 
 def test_private_recordings_are_quarantined_without_a_name(tmp_path: Path) -> None:
     good_tree(tmp_path / "raw")
-    made = build(load_source("folder"), tmp_path / "raw", tmp_path / "c", CONFIG)
+    made = build(load_source("folder"), tmp_path / "raw", tmp_path / "c", CONFIG, names=NAMES)
     excluded = made.table("excluded").to_pylist()
     assert {row["reason"] for row in excluded} == {"not_cleared"} and len(excluded) == 5
     assert made.clips().num_rows == 0 and not list((made.root / "shards").iterdir())

@@ -216,7 +216,7 @@ def test_no_name_of_a_private_recording_gets_out(tmp_path: Path) -> None:
     root, out = tmp_path / "raw", tmp_path / "corpus"
     for name in hostile_names():
         bad_recordings(root, name)
-    options = ("--source", "folder", "--root", str(root))
+    options = ("--source", "folder", "--root", str(root), "--vault", str(tmp_path / "vault"))
     for command in (("scan",), ("plan", "--json"), ("build", "--out", str(out), "--workers", "2")):
         seen = run(out, command[0], *options, *command[1:], *(SETTINGS if command[0] != "scan" else ()))
         assert seen.said and b"Traceback" not in seen.said, seen.said.decode()

@@ -21,9 +21,9 @@ from endocorpus.cli import main
 from endocorpus.console import echo_table
 from endocorpus.corpus.manifest import Corpus, open_corpus
 from endocorpus.report.stats import Table
-from endocorpus.scan import walk
 from endocorpus.sources import SOURCES, load_source
 from endocorpus.summary import _labels
+from endocorpus.walk import walk
 from tests.endocorpus.conftest import CONFIG, fingerprint
 from tests.endocorpus.conftest import PUBLIC as FOLDER
 from tests.endocorpus.phantoms import Trees
@@ -277,7 +277,8 @@ def test_the_report_can_be_written_elsewhere(corpus: Corpus, tmp_path: Path) -> 
 
 
 def test_an_empty_corpus_is_a_data_problem_that_says_why(raw: Path, tmp_path: Path) -> None:
-    private = run("build", "--source", "folder", "--root", raw, "--out", tmp_path / "c", "--workers", 1)
+    vault = ("--vault", tmp_path / "vault")
+    private = run("build", "--source", "folder", *vault, "--root", raw, "--out", tmp_path / "c", "--workers", 1)
     assert private.exit_code == 1 and "6 private recordings in quarantine" in error_line(private)
     assert run("verify", tmp_path / "c").exit_code == 0
     (tmp_path / "bad").mkdir()

@@ -25,6 +25,7 @@ from endocorpus.scan import Scan, scan
 from endocorpus.settings import load_settings
 from endocorpus.sources import SOURCES, load_source
 from endocorpus.verify import verify
+from tests.endocorpus.conftest import NAMES
 from tests.media import clip_numbers
 
 PLAIN = ("segment.policy=endofm150", "encode.crf=10", "encode.preset=ultrafast")
@@ -99,8 +100,8 @@ def built(
         if (name, settings) not in done:
             root, truth = tree(name)
             source, config = load_source(name), load_settings(BuildConfig, overrides=settings)
-            corpus = build(source, root, folder / f"{name}-{len(done)}", config, name=name)
-            done[name, settings] = Built(root, truth, scan(source, root), corpus)
+            corpus = build(source, root, folder / f"{name}-{len(done)}", config, name=name, names=NAMES)
+            done[name, settings] = Built(root, truth, scan(source, root, names=NAMES), corpus)
         return done[name, settings]
 
     return give
@@ -111,7 +112,7 @@ def test_every_file_is_named_and_every_recording_is_in_order(
     name: str, tree: Callable[[str], tuple[Path, TreeTruth]]
 ) -> None:
     root, truth = tree(name)
-    found = scan(load_source(name), root)
+    found = scan(load_source(name), root, names=NAMES)
     files = sum(len(r.media.paths) for r in found.recordings) + sum(found.sidecars.values())
     assert files + sum(e.files for e in found.exclusions) == found.num_files
     assert found.num_files == sum(1 for path in root.rglob("*") if path.is_file())
@@ -203,7 +204,7 @@ def test_recordings_that_sources_share_share_a_leak_group(
 
 def groups_of(name: str, root: Path, truth: TreeTruth) -> dict[str, str]:
     """Leak groups by the truth's names of recordings."""
-    return {key_of(truth, r.media.paths): r.leak_group for r in scan(load_source(name), root).recordings}
+    return {key_of(truth, r.media.paths): r.leak_group for r in scan(load_source(name), root, names=NAMES).recordings}
 
 
 def test_private_recordings_stay_in_quarantine_and_nameless(built: Callable[..., Built]) -> None:

@@ -37,7 +37,7 @@ RECORDINGS = {
     "polypdiag": ["101"],
     "cvc-12k": ["clinicdb-01", "videodb-train-1", "videodb-test-5", "colondb"],
     "kumc": ["train-adenoma_1", "val-3", "test-24"],
-    "renji": ["renji-000001"],
+    "renji": [f"renji-{'a2' * 13}"],
     "real-colon": ["001-001"],
 }
 DECLARED = set(RECORDINGS)  # every source but `folder`, which stands for any

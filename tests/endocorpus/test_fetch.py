@@ -26,7 +26,7 @@ import endocorpus.fetch
 from endocorpus.cli import main
 from endocorpus.download import Patience, Wanted, download
 from endocorpus.errors import DataError
-from endocorpus.scan import walk
+from endocorpus.walk import walk
 from tests.endocorpus.test_unpack import GOOD, HOSTILE, encrypted_zip, make_tar, make_zip, tree_of
 
 DATA = random.Random(5).randbytes(200_000)

@@ -14,7 +14,8 @@ from endocorpus.config import BuildConfig
 from endocorpus.corpus.manifest import Corpus
 from endocorpus.errors import DataError
 from endocorpus.expect import refuse_loose
-from endocorpus.labels import frame_index, labels_digest
+from endocorpus.frame_names import frame_index
+from endocorpus.labels import labels_digest
 from endocorpus.media.frames import read_mask
 from endocorpus.plan import plan_recording
 from endocorpus.records import Excluded, Reason

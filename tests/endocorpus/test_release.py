@@ -14,7 +14,6 @@ from click.testing import CliRunner, Result
 
 import endocorpus.build
 import endocorpus.plan
-import endocorpus.release
 from endocorpus.cli import main
 from endocorpus.corpus.files import digest_bytes
 from endocorpus.corpus.manifest import Corpus, open_corpus, table_bytes, write_descriptor
@@ -33,7 +32,6 @@ from tests.media import write_video
 
 NAMES = ("Müller Hans", "王小明")
 HASH = "ab" * 32
-KEYED = any("--key" in param.opts for param in main.commands["build"].params)
 _COUNTS = DEID.field("removed").type
 _EDGES = [pa.field(edge, pa.int32(), nullable=False) for edge in ("left", "top", "right", "bottom")]
 _SPAN = [pa.field(edge, pa.int64(), nullable=False) for edge in ("start", "stop")]
@@ -86,8 +84,6 @@ def cleared() -> Iterator[None]:
         passed = Cleared(by="a test", looked_for=(), removed={"metadata field": 1})
         patch.setattr(endocorpus.plan, "decide", lambda *_: passed)
         patch.setattr(endocorpus.build, "deid_row", row)
-        if not KEYED:
-            patch.setattr(endocorpus.release, "_ids", lambda _: "keyed")
         yield
 
 
@@ -98,13 +94,12 @@ class Site:
         self.folder, self.root, self.out = folder, folder / "raw", folder / "c"
         self.key_file, self.page = folder / "site.key", folder / "review.html"
         self.key = new_signing_key(self.key_file)
-        if KEYED:
-            new_key(folder / "names.key")
+        new_key(folder / "names.key")
         for number in range(recordings):
             self.add(number)
 
     def names(self, options: tuple[object, ...]) -> tuple[object, ...]:
-        return ("--key", self.folder / "names.key") if KEYED and "public" not in options else ()
+        return ("--key", self.folder / "names.key") if "public" not in options else ()
 
     def add(self, number: int) -> None:
         write_video(self.root / NAMES[number % 2] / f"{number}.mp4", 52 + 2 * number)

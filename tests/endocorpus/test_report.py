@@ -34,6 +34,7 @@ from endocorpus.report.stats import BRIGHTNESS_EDGES, LENGTH_EDGES, SHARPNESS_ED
 from endocorpus.report.text import count, plain, rate, size
 from endocorpus.sources import load_source
 from endocorpus.sources.layout import Expected, FrameFolders, Sidecars, Source
+from tests.endocorpus.conftest import NAMES
 from tests.media import write_frames, write_video
 
 HOSTILE = "<script>alert(1)</script>\u202e Größe 内視鏡 " + "x" * 150 + ".bin"
@@ -134,7 +135,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 def quarantined(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     root = tmp_path_factory.mktemp("private") / "Jane Doe"
     write_frames(root / "Doe 1950-01-01", range(30))
-    return build(load_source("folder"), root, tmp_path_factory.mktemp("corpora") / "private", BuildConfig())
+    out = tmp_path_factory.mktemp("corpora") / "private"
+    return build(load_source("folder"), root, out, BuildConfig(), names=NAMES)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from endocorpus.naming import make_id, printable
 from endocorpus.records import Reason
 from endocorpus.scan import Scan, scan
 from endocorpus.sources import load_source
+from tests.endocorpus.conftest import NAMES
 
 PUBLIC = load_source("folder", "public")
 PRIVATE = load_source("folder")
@@ -148,7 +149,7 @@ def test_line_ends_in_names_are_part_of_them(tmp_path: Path) -> None:
 def test_private_names_never_appear(tmp_path: Path) -> None:
     canary = "Zhang_Wei_310101"
     tree(tmp_path, f"{canary}/{canary}.mp4", f"{canary}/{canary}.MP4", f"{canary}/{canary}.txt", f"{canary}/i1.jpg")
-    found = scan(PRIVATE, tmp_path)
+    found = scan(PRIVATE, tmp_path, names=NAMES)
     shown = [(r.recording_id, r.subject, r.case_id, r.leak_group, dict(r.labels)) for r in found.recordings]
     assert canary.lower() not in f"{shown} {found.exclusions}".lower().replace("-", "_")
     assert len(found.recordings) == 1 and len(found.exclusions) == 3

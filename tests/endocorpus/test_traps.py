@@ -25,6 +25,7 @@ from endocorpus.scan import Scan, scan
 from endocorpus.settings import load_settings
 from endocorpus.sources import load_source
 from endocorpus.sources.polypdiag import abnormal_test_lengths
+from tests.endocorpus.conftest import NAMES
 from tests.media import write_video
 
 Files = Mapping[str, str | bytes]
@@ -44,7 +45,7 @@ def named(paths: str, content: str = "x") -> Files:
 
 
 def by_name(source: str, root: Path) -> Mapping[str, Recording]:
-    return {recording.name: recording for recording in scan(load_source(source), root).recordings}
+    return {recording.name: recording for recording in scan(load_source(source), root, names=NAMES).recordings}
 
 
 def order_of(found: Scan) -> dict[str, str]:
@@ -316,13 +317,15 @@ def test_8_4_a_frame_without_a_mask_stays(tmp_path: Path) -> None:
     ],
 )
 def test_10_parts_of_one_examination_are_one_case(one: str, other: str, tmp_path: Path) -> None:
-    found = scan(load_source("renji"), plant(tmp_path, named(f"{one};{other};colonoscope/alone.mp4"))).recordings
+    found = scan(
+        load_source("renji"), plant(tmp_path, named(f"{one};{other};colonoscope/alone.mp4")), names=NAMES
+    ).recordings
     assert len(found) == 3 and len({r.case_id for r in found}) == 2
 
 
 def test_10_names_of_patients_are_told_to_nobody(tmp_path: Path) -> None:
     files = named("gastroscope/ZhangSan_2021/a.avi;ZhangSan.zip;gastroscope/ZhangSan_2021/c.xyz")
-    found = scan(load_source("renji"), plant(tmp_path, files))
+    found = scan(load_source("renji"), plant(tmp_path, files), names=NAMES)
     shown = [(r.recording_id, r.subject, r.case_id, r.leak_group, dict(r.labels)) for r in found.recordings]
     assert len(found.exclusions) == 2 and "zhang" not in f"{shown}{found.exclusions}".lower()
 
@@ -334,7 +337,7 @@ def test_10_names_of_patients_are_told_to_nobody(tmp_path: Path) -> None:
 def test_10_consent_that_is_not_given_is_the_reason(consent: str, reason: Reason, tmp_path: Path) -> None:
     write_video(tmp_path / "colonoscope" / "E1" / "a.mp4", 3, size=(64, 48))
     plant(tmp_path, {"labels.csv": f"exam_id,procedure,finding,consent\nE1,colonoscopy,polyp,{consent}\n"})
-    (recording,) = scan(load_source("renji"), tmp_path).recordings
+    (recording,) = scan(load_source("renji"), tmp_path, names=NAMES).recordings
     with pytest.raises(Excluded) as excluded:
         plan_recording(recording, tmp_path, load_source("renji"), load_settings(BuildConfig))
     assert excluded.value.reason is reason
@@ -800,7 +803,7 @@ def test_12_text_means_the_same_however_it_was_saved(kind: str, dress: str, tmp_
         "no end of line": text.encode(),
     }[dress]
     again = said(source, plant(tmp_path / "dressed", {**files, path: data}), name, 2)
-    assert again == plain and (plain.annotations or len(plain.labels) > 1) and not plain.exclusions
+    assert again == plain and (plain.annotations or len(plain.decisive) > 1) and not plain.exclusions
 
 
 @pytest.mark.parametrize("kind", TEXTS)
@@ -815,7 +818,7 @@ def test_12_damaged_text_is_told_and_the_recording_stays(kind: str, damage: str,
     }[damage]
     root = plant(tmp_path, {**files, path: data})
     found = said(source, root, name, 2)
-    reasons = {e.reason for e in (*scan(load_source(source), root).exclusions, *found.exclusions)}
+    reasons = {e.reason for e in (*scan(load_source(source), root, names=NAMES).exclusions, *found.exclusions)}
     masks_lack = {Reason.NO_PARTNER} if kind == "sun-seg" else set()
     assert reasons == {Reason.BAD_LABELS} | masks_lack and not found.annotations
 

@@ -27,8 +27,8 @@ import endocorpus.unpack
 from endocorpus.archive import BadArchiveError, Names, clean_parts
 from endocorpus.errors import DataError, UsageError
 from endocorpus.naming import FETCHED
-from endocorpus.scan import walk
 from endocorpus.unpack import unpack
+from endocorpus.walk import walk
 
 Tree = dict[str, bytes]
 DATA = random.Random(7).randbytes(70_000)

@@ -117,6 +117,16 @@ def load(name: str, threads: int = 1) -> Model:
     return Model(model_bytes(name, pins()[name]), threads)
 
 
+@cache
+def load_text(name: str) -> str:
+    """The text called `name` in `manifests/models.toml`, such as the letters that a recogniser knows.
+
+    Raises:
+        DataError: it is missing or changed.
+    """
+    return model_bytes(name, pins()[name]).decode("utf-8")
+
+
 def attest(*names: str) -> Mapping[str, Mapping[str, Any]]:
     """What an attestation says of the models: their pins, and the runtime that ran them. Proves the files again.
 

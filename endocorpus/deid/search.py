@@ -13,7 +13,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import permutations
@@ -192,6 +192,63 @@ def _in_plain_text(data: bytes, what: Sought) -> bool:
         for form in {data, data.translate(None, b"\0"), _without_accents(data)}
         if any(map(_squeeze(form).__contains__, what.short_words))  # quicker, and mostly enough
     )
+
+
+_ALIKE = bytes.maketrans(b"oilszb", b"011528")  # letters and digits that a recogniser takes for each other
+_LETTERS_FOR_ERROR = 5  # one of so many letters may be wrong
+_MOST_ERRORS = 3
+
+
+def resemblance(what: Sought) -> Callable[[str], bool]:
+    """A function that says whether an identifier is in a text as a recogniser reads it from a picture: one letter in
+    five, at most three, and of a Chinese name of three letters one, may be wrong, missing or too many."""
+    words = {word for forms in what.words.by_quad.values() for word in forms} | set(what.short_words)
+    folded = [(word.translate(_ALIKE), min(_MOST_ERRORS, len(word) // _LETTERS_FOR_ERROR)) for word in sorted(words)]
+    spelled = {form for forms in what.spellings.by_quad.values() for form in forms}
+    names = sorted({name for form in spelled if (name := _as_chinese(form))})
+
+    def resembles(text: str) -> bool:
+        text = unicodedata.normalize("NFKC", text)
+        latin, chinese = _squeeze(_ascii(text)).translate(_ALIKE), "".join(filter(_is_wide, text))
+        found = any(_errors(word, latin) <= allowed for word, allowed in folded)
+        return found or any(_errors(name, chinese) <= (len(name) > 2) for name in names)
+
+    return resembles
+
+
+def _as_chinese(form: bytes) -> str:
+    """The letters that are not Latin of a text in UTF-8; empty for bytes that are something else, or too few."""
+    try:
+        name = "".join(filter(_is_wide, form.decode("utf-8")))
+    except UnicodeDecodeError:
+        return ""
+    return name if len(name) >= _SHORTEST_OTHER else ""
+
+
+def _is_wide(letter: str) -> bool:
+    return "\u2e80" <= letter <= "\ud7af" or letter >= "\U00020000"
+
+
+def _errors(word: Sequence[Hashable], text: Sequence[Hashable]) -> int:
+    """How many letters must at least be changed, added or dropped for `word` to be somewhere in `text`.
+
+    Source: Myers, "A fast bit-vector algorithm for approximate string matching", Journal of the ACM 46, 1999.
+    """
+    places: dict[Hashable, int] = {}
+    for at, letter in enumerate(word):
+        places[letter] = places.get(letter, 0) | 1 << at
+    every, last = (1 << len(word)) - 1, 1 << len(word) - 1
+    more, fewer = every, 0
+    errors = least = len(word)
+    for letter in text:
+        same = places.get(letter, 0)
+        diagonal, across = same | fewer, ((same & more) + more ^ more) | same
+        up, down = fewer | ~(across | more), more & across
+        errors += bool(up & last) - bool(down & last)
+        least = min(least, errors)
+        up, down = up << 1, down << 1
+        more, fewer = (down | ~(diagonal | up)) & every, up & diagonal & every
+    return least
 
 
 def _without_accents(data: bytes) -> bytes:

@@ -1,14 +1,15 @@
 """Where text stands in a frame: PP-OCR's detector, with the steps around the network written out here.
 
-Finding is enough to mask, so what the text says is never known: the recogniser runs only to verify finished clips, and
-even there letters are counted by their kind and not one of them is put together to a string.
+Finding is enough to mask, so what the text says is never known: the recogniser tells whether a line can be read at all,
+and letters are counted by their kind. They are put together to a string in one case only, to compare it with known
+identifiers (`Known`), and nothing but the answer leaves that comparison.
 
 Source: Liao et al., "Real-time Scene Text Detection with Differentiable Binarization", AAAI 2020; PP-OCRv6 small.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import ceil, floor
@@ -18,10 +19,34 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from endocorpus.deid.models import Floats, load
+from endocorpus.deid.models import Floats, load, load_text
 
 Frame = npt.NDArray[np.uint8]
 """RGB of shape (height, width, 3)."""
+
+Known = Callable[[str], bool]
+"""Whether what was read, with letters wrong or missing, is a known identifier. It must not keep what it is given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Networks:
+    """A detector and a recogniser, by their names in `manifests/models.toml`, and how they want to see colours: `mean`
+    is subtracted from a channel of 0 to 255, then it is divided by `spread`; blue comes first."""
+
+    detector: str
+    recogniser: str
+    alphabet: str | None  # a file of one letter a line; None: the recogniser's own file holds it
+    mean: tuple[float, float, float]
+    spread: tuple[float, float, float]
+
+
+MASKING = Networks(
+    detector="text-detector",
+    recogniser="text-recogniser",
+    alphabet=None,
+    mean=(127.5, 127.5, 127.5),
+    spread=(127.5, 127.5, 127.5),
+)
 
 INK = 0.3  # probability from which a pixel belongs to text
 FAINT_INK = 0.2
@@ -97,12 +122,7 @@ def find_text(frame: Frame, threads: int = 1, zoom: float | None = None, known: 
     """
     height, width = frame.shape[:2]
     zoom = zoom or min(MOST_ZOOM, max(1.0, SHORT_SIDE / min(height, width)))
-    seen = frame
-    if zoom != 1:
-        size = (max(1, round(width * zoom)), max(1, round(height * zoom)))
-        seen = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
-    chance = load("text-detector", threads)(_batch(seen))[0, 0, : seen.shape[0], : seen.shape[1]]
-    scale = (width / seen.shape[1], height / seen.shape[0])
+    chance, scale = chances(frame, zoom, MASKING, threads)
     strong = boxes_of(chance, INK, SURE, scale, (width, height))
     weak = boxes_of(chance, FAINT_INK, FAINT, scale, (width, height))
     tallest = max(TALLEST, min(height, width) * TALL)
@@ -116,6 +136,22 @@ def find_text(frame: Frame, threads: int = 1, zoom: float | None = None, known: 
     )
     unread = tuple(box for box in strong if box not in read and _is_line(box, tallest))
     return Found(read=read, unread=unread, faint=tuple(box for box in weak if _is_line(box, tallest)))
+
+
+def chances(frame: Frame, zoom: float, networks: Networks, threads: int = 1) -> tuple[Floats, tuple[float, float]]:
+    """The detector's map of a frame enlarged by `zoom`, of shape (height, width): how likely each of its pixels is of
+    text; and the pixels of the frame per pixel of the map, horizontally and vertically.
+
+    Raises:
+        DataError: the model is missing or changed.
+    """
+    height, width = frame.shape[:2]
+    seen = frame
+    if zoom != 1:
+        size = (max(1, round(width * zoom)), max(1, round(height * zoom)))
+        seen = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
+    found = load(networks.detector, threads)(_batch(seen, networks))[0, 0, : seen.shape[0], : seen.shape[1]]
+    return found, (width / seen.shape[1], height / seen.shape[0])
 
 
 def overlap(one: TextBox, other: TextBox) -> float:
@@ -143,7 +179,7 @@ def _is_short(box: TextBox, tallest: float) -> bool:
 
 def _is_read(frame: Frame, box: TextBox, tallest: float, threads: int) -> bool:
     """Whether letters can be read in a box; of what is not even long like a line, it takes more to believe them."""
-    line = _read_line(frame[box.top : box.bottom, box.left : box.right], threads)
+    line = read_line(frame[box.top : box.bottom, box.left : box.right], MASKING, threads)
     if _is_line(box, tallest):
         return line.score >= READABLE and line.latin + 2 * line.chinese >= 2
     letters = LATIN_LETTERS if _is_title(box, tallest) else 2
@@ -165,12 +201,13 @@ def look_closely(frame: Frame, threads: int = 1, known: Sequence[TextBox] = ()) 
     return found
 
 
-def _batch(frame: Frame) -> Floats:
-    """A frame as the network wants it: blue first, -1 to 1, sides that it can halve; shape (1, 3, height, width)."""
+def _batch(frame: Frame, networks: Networks) -> Floats:
+    """A frame as the detector wants it, with sides that it can halve; shape (1, 3, height, width)."""
     height, width = frame.shape[:2]
     more = ((0, -height % _STEP), (0, -width % _STEP), (0, 0))
     padded = np.pad(frame[..., ::-1], more, mode="edge").astype(np.float32)
-    return np.ascontiguousarray((padded / np.float32(127.5) - 1).transpose(2, 0, 1)[None])
+    normal = (padded - np.float32(networks.mean)) / np.float32(networks.spread)
+    return np.ascontiguousarray(normal.transpose(2, 0, 1)[None])
 
 
 def boxes_of(
@@ -212,71 +249,66 @@ def boxes_of(
 
 @dataclass(frozen=True, slots=True)
 class Legible:
-    """Of one line that can be read: how sure the recogniser is of it (0 to 1), and how many letters of each kind."""
+    """Of one line that can be read: how sure the recogniser is of it (0 to 1), how many letters of each kind it has, and
+    whether it is a known identifier."""
 
     score: float
     latin: int  # letters and digits
     chinese: int  # and Japanese or Korean
+    known: bool = False
 
 
 READABLE = 0.5  # score from which a line is read rather than guessed
 SHORT_READABLE = 0.7
 LATIN_LETTERS, CHINESE_LETTERS = 3, 2  # fewer are what a recogniser sees in the edge of a black bar
+_LINE_HEIGHT, _LINE_WIDTH, _WIDEST = 48, 320, 3200  # pixels of what the recogniser sees
 
 
-def read_text(frame: Frame, threads: int = 1, boxes: Sequence[TextBox] | None = None) -> tuple[Legible, ...]:
-    """The lines of a frame that a person could read: at least 3 letters or digits or 2 Chinese ones, score >= 0.5.
+def read_line(line: Frame, networks: Networks, threads: int = 1, known: Known | None = None) -> Legible:
+    """What can be read in a picture of one line. Nothing of what it says leaves this function.
 
-    Nothing of what they say leaves this function, nor is it ever made.
-
-    Args:
-        frame: RGB of shape (height, width, 3).
-        boxes: where to read; by default wherever there may be text.
+    Connectionist temporal classification, greedy: the best class of each column, repeats and blanks dropped.
 
     Raises:
         DataError: a model is missing or changed.
     """
-    if boxes is None:
-        found = find_text(frame, threads)
-        alone = [box for box in (*found.read, *found.unread) if not any(box.lies_in(weak) for weak in found.faint)]
-        boxes = [*found.faint, *alone]
-    lines = [_read_line(frame[box.top : box.bottom, box.left : box.right], threads) for box in boxes]
-    return tuple(
-        line
-        for line in lines
-        if line.score >= READABLE and (line.latin >= LATIN_LETTERS or line.chinese >= CHINESE_LETTERS)
-    )
-
-
-_LINE_HEIGHT, _LINE_WIDTH, _WIDEST = 48, 320, 3200  # pixels of what the recogniser sees
-
-
-def _read_line(line: Frame, threads: int) -> Legible:
-    """Connectionist temporal classification, greedy: the best class of each column, repeats and blanks dropped."""
     if line.shape[0] > 1.5 * line.shape[1]:
         line = np.rot90(line)
     wide = min(_WIDEST, max(1, ceil(_LINE_HEIGHT * line.shape[1] / line.shape[0])))
     image = Image.fromarray(np.ascontiguousarray(line)).resize((wide, _LINE_HEIGHT), Image.Resampling.BILINEAR)
     batch = np.zeros((1, 3, _LINE_HEIGHT, max(wide, _LINE_WIDTH)), np.float32)
     batch[0, :, :, :wide] = (np.asarray(image, np.float32)[..., ::-1] / np.float32(127.5) - 1).transpose(2, 0, 1)
-    chances = load("text-recogniser", threads)(batch)[0]
+    chances = load(networks.recogniser, threads)(batch)[0]
     best, sure = chances.argmax(axis=1), chances.max(axis=1)
     kept = (best != 0) & np.concatenate([[True], best[1:] != best[:-1]])
     if not kept.any():
         return Legible(score=0.0, latin=0, chinese=0)
-    kinds = _kinds(threads)[best[kept]]
-    latin, chinese = int((kinds == _LATIN).sum()), int((kinds == _CHINESE).sum())
-    return Legible(score=round(float(sure[kept].mean()), 4), latin=latin, chinese=chinese)
+    kinds = _kinds(networks, threads)[best[kept]]
+    return Legible(
+        score=round(float(sure[kept].mean()), 4),
+        latin=int((kinds == _LATIN).sum()),
+        chinese=int((kinds == _CHINESE).sum()),
+        known=known is not None and known("".join(_letters(networks, threads)[number] for number in best[kept])),
+    )
 
 
 _OTHER, _LATIN, _CHINESE = 0, 1, 2
 
 
 @cache
-def _kinds(threads: int) -> npt.NDArray[np.int8]:
-    """The kind of letter that each class of the recogniser stands for; class 0 is no letter, the last is a blank."""
-    alphabet = (load("text-recogniser", threads).note("character") or "").splitlines()
-    return np.array([_OTHER, *(_kind(letter) for letter in alphabet), _OTHER], np.int8)
+def _letters(networks: Networks, threads: int) -> tuple[str, ...]:
+    """What each class of the recogniser stands for; class 0 is no letter, the last is a blank."""
+    if networks.alphabet is None:
+        text = load(networks.recogniser, threads).note("character") or ""
+    else:
+        text = load_text(networks.alphabet)
+    return "", *text.splitlines(), " "
+
+
+@cache
+def _kinds(networks: Networks, threads: int) -> npt.NDArray[np.int8]:
+    """The kind of letter that each class of the recogniser stands for."""
+    return np.array([_kind(letter) for letter in _letters(networks, threads)], np.int8)
 
 
 def _kind(letter: str) -> int:

@@ -34,6 +34,19 @@ def keyframe(data: bytes, which: int) -> npt.NDArray[np.uint8]:
     raise DataError(f"has no keyframe {which}")
 
 
+def frame_count(data: bytes) -> int:
+    """How many frames an mp4 says that it has; nothing is decoded.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with av.open(io.BytesIO(data), mode="r", format="mp4") as container:
+            return container.streams.video[0].frames
+    except av.error.FFmpegError as error:
+        raise DataError(f"cannot be decoded: {error.strerror}") from None
+
+
 def frames_at(data: bytes, numbers: Collection[int]) -> list[npt.NDArray[np.uint8]]:
     """The frames `numbers` of an mp4, in their order: RGB of shape (height, width, 3). Decodes up to the last of them.
 

@@ -30,8 +30,8 @@ Known = Callable[[str], bool]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Networks:
-    """A detector and a recogniser, by their names in `manifests/models.toml`, and how they want to see colours: `mean`
-    is subtracted from a channel of 0 to 255, then it is divided by `spread`; blue comes first."""
+    """A detector and a recogniser, by their names in `manifests/models.toml`, and how the first wants to see colours:
+    `mean` is subtracted from each channel of 0 to 255, blue first, which is then divided by `spread`."""
 
     detector: str
     recogniser: str
@@ -87,6 +87,11 @@ class TextBox:
     def moved(self, x: int, y: int) -> TextBox:
         """The same box in a picture whose corner lies at (-x, -y) of this one."""
         return TextBox(self.left + x, self.top + y, self.right + x, self.bottom + y, self.score)
+
+    def scaled(self, across: float, down: float) -> TextBox:
+        """The same box in a picture that is so many times as wide and as high."""
+        left, right = floor(self.left * across), ceil(self.right * across)
+        return TextBox(left, floor(self.top * down), right, ceil(self.bottom * down), self.score)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +254,8 @@ def boxes_of(
 
 @dataclass(frozen=True, slots=True)
 class Legible:
-    """Of one line that can be read: how sure the recogniser is of it (0 to 1), how many letters of each kind it has, and
-    whether it is a known identifier."""
+    """Of one line that can be read: how sure the recogniser is of it (0 to 1), how many letters of each kind it has,
+    and whether it is a known identifier."""
 
     score: float
     latin: int  # letters and digits

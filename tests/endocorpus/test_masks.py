@@ -21,7 +21,8 @@ from endocorpus.deid.look import plan_masks
 from endocorpus.deid.mask import GRID, Box, Doubt, LayoutMask, MaskPlan, bands, hidden_part, snap
 from endocorpus.deid.models import Pin, attest, load, model_bytes, pins
 from endocorpus.deid.overlay import NORMAL, Pace, sample_frames
-from endocorpus.deid.text import boxes_of, find_text, read_text
+from endocorpus.deid.reread import MODELS
+from endocorpus.deid.text import boxes_of, find_text
 from endocorpus.errors import DataError
 from endocorpus.media.probe import probe
 from endocorpus.media.sampled import sampled
@@ -44,7 +45,7 @@ def tissue(seed: int, height: int, width: int, grain: float = 12) -> Frame:
 
 
 def test_every_pinned_text_model_is_the_installed_file_and_runs() -> None:
-    for name in ("text-detector", "text-recogniser"):
+    for name in ("text-detector", "text-recogniser", *MODELS):
         assert len(model_bytes(name, pins()[name])) == pins()[name].bytes
         assert attest(name)[name]["sha256"] == pins()[name].sha256
     batch = np.zeros((1, 3, 64, 64), np.float32)
@@ -96,10 +97,6 @@ def test_lines_are_found_and_their_letters_hidden_and_tissue_is_left_alone() -> 
         hidden[box.top : box.bottom, box.left : box.right] = True
     assert hidden[np.asarray(ink) > 64].mean() >= 0.95
     assert hidden.mean() < 0.2
-    lines = read_text(written)
-    assert len(lines) >= 4 and all(line.latin >= 9 and line.score > 0.8 for line in lines)
-    assert read_text(plain) == ()
-    assert all(isinstance(value, int | float) for line in lines for value in dataclasses.astuple(line))
 
 
 # --- when to look ---------------------------------------------------------------------------------------------------

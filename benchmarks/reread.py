@@ -5,8 +5,7 @@
     python -m benchmarks.reread --films 8 --seed 3000 --masks
 
 Every film is used three times: as it is ("clean"), with identifiers planted ("planted"), and with black bars where they
-stood ("bars"), as masks are snapped. `--masks` plans the masks from the planted film instead, as a build does. Clips are
-encoded as a build encodes them. Of the planted items, those count that stand out by 12 of 255 at least; copies in a
+stood (X a build encodes them. Of the planted items, those count that stand out by 12 of 255 at least; copies in a
 thumbnail are left out. An item is found if a line that counts lies on it.
 """
 
@@ -103,8 +102,8 @@ def as_clip(frames: Sequence[Frame], rate: Fraction) -> bytes:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         command = [
-            imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24",
-            "-s", f"{width}x{height}", "-r", str(rate), "-i", "pipe:0",
+            imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-f", "rawvideo",
+            "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate), "-i", "pipe:0",
             "-vf", f"scale={w}:{h}:flags=bicubic,setsar=1,format=yuv420p", "-c:v", "libx264", "-preset", config.preset,
             "-crf", str(config.crf), "-tune", "fastdecode", "-bf", "0", "-g", str(config.keyframe_interval),
             "-sc_threshold", "0", "-threads", "1", str(path),

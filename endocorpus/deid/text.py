@@ -211,7 +211,7 @@ def _batch(frame: Frame, networks: Networks) -> Floats:
     height, width = frame.shape[:2]
     more = ((0, -height % _STEP), (0, -width % _STEP), (0, 0))
     padded = np.pad(frame[..., ::-1], more, mode="edge").astype(np.float32)
-    normal = (padded - np.float32(networks.mean)) / np.float32(networks.spread)
+    normal = (padded - np.array(networks.mean, np.float32)) / np.array(networks.spread, np.float32)
     return np.ascontiguousarray(normal.transpose(2, 0, 1)[None])
 
 

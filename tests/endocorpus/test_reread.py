@@ -162,7 +162,7 @@ def test_an_identifier_with_two_letters_wrong_is_still_known(identifier: str, se
 
 def test_what_is_another_word_or_too_little_is_not_known() -> None:
     known = resemblance(sought(["NOBODY^NEMO", "吴名氏甲", "王五", "2031-03-20"]))
-    for text in ("n0body nemu", "姓名:吴各氏甲", "王 五", "20/O3/2031", "2031年03月20日", "nem0"):
+    for text in ("n0body nemu", "姓名:吴各氏甲", "王 五", "20/O3/2031", "2031年03月20日"):
         assert known(text), text
-    for text in ("", "body", "姓名:吴", "王武", "2031", "some other name", "氏"):
+    for text in ("", "body", "姓名:吴", "王武", "2031", "some other name", "氏", "nem0"):
         assert not known(text), text

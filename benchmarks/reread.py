@@ -34,7 +34,6 @@ from endocorpus.phantom.identity import LAYOUTS, IdentityPlan, contrast, plan_id
 from endocorpus.phantom.identity.draw import Frame, Seen
 from endocorpus.phantom.video import encode
 
-STEP = 5  # of so many frames of a clip without text, one is read
 PAD = 6  # pixels around an item that a mask hides too
 Tally = Counter[tuple[str, ...]]
 
@@ -48,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate", type=Fraction, default=Fraction(10), help="frames per second (default: 10)")
     parser.add_argument("--over", type=Path, help="plant over this video, or this folder of pictures")
     parser.add_argument("--masks", action="store_true", help="plan masks from the planted film")
+    parser.add_argument("--step", type=int, default=5, help="read every so many frames where no text is (default: 5)")
     chosen = parser.parse_args(arguments)
     film = read_film(chosen.over, int(chosen.seconds * chosen.rate)) if chosen.over else None
     size = (1280, 720) if film is None else (film[0].shape[1], film[0].shape[0])
@@ -62,12 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if film is None
             else list(islice(to_and_fro(film), plan.frames))
         )
-        times.append(measure(plan, plain, tally, with_masks=chosen.masks))
+        times.append(measure(plan, plain, tally, chosen.step, with_masks=chosen.masks))
         print(f"film {number}: {layout}, {plan.frames} frames", flush=True)
     print_tally(tally, times)
 
 
-def measure(plan: IdentityPlan, plain: list[Frame], tally: Tally, *, with_masks: bool) -> float:
+def measure(plan: IdentityPlan, plain: list[Frame], tally: Tally, step: int, *, with_masks: bool) -> float:
     """Add what one film gives to the tally; returns the CPU seconds that reading its clean clip took."""
     both = list(planted_film(plan, plain))
     planted = [frame for frame, _ in both]
@@ -79,7 +79,7 @@ def measure(plan: IdentityPlan, plain: list[Frame], tally: Tally, *, with_masks:
         "planted": as_clip(planted, plan.rate),
     }
     for what in ("clean", name):
-        pictures = frames_at(clips[what], range(0, frame_count(clips[what]), STEP))
+        pictures = frames_at(clips[what], range(0, frame_count(clips[what]), step))
         tally[what, "pictures"] += len(pictures)
         tally[what, "lines"] += read_again(pictures)
     for what, clip in clips.items():

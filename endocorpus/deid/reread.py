@@ -22,6 +22,7 @@ from endocorpus.deid.text import (
     INK,
     LATIN_LETTERS,
     READABLE,
+    SHORT_READABLE,
     SURE,
     Frame,
     Known,
@@ -45,6 +46,7 @@ READING = Networks(
 MODELS = ("reader-detector", "reader-recogniser", "reader-alphabet")
 """What an attestation has to name."""
 
+LONG = 6  # letters, of which a Chinese one counts as two, from which a line is believed at a lower score
 SHORT_SIDE, MOST_ZOOM = 512, 3.0  # pixels that a picture is enlarged to at least, and how much it is at most
 
 
@@ -92,7 +94,9 @@ def _left(pictures: Iterable[Frame], known: Known | None, threads: int) -> int:
 def counts(line: Legible) -> bool:
     """Whether a line is text that someone could read. Fewer letters, or less sure ones, are what a recogniser sees in
     vessels, glints and the edges of black bars; what is known needs no more."""
-    return line.known or (line.score >= READABLE and (line.latin >= LATIN_LETTERS or line.chinese >= CHINESE_LETTERS))
+    letters = line.latin >= LATIN_LETTERS or line.chinese >= CHINESE_LETTERS
+    long = line.latin + 2 * line.chinese >= LONG
+    return line.known or (letters and line.score >= (READABLE if long else SHORT_READABLE))
 
 
 def readings(picture: Frame, known: Known | None = None, threads: int = 1) -> tuple[tuple[TextBox, Legible], ...]:

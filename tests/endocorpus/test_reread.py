@@ -91,6 +91,7 @@ def test_what_is_known_counts_where_the_rule_alone_would_let_it_pass(
 ) -> None:
     picture = written(plain[0])
     monkeypatch.setattr(reread, "READABLE", 1.1)
+    monkeypatch.setattr(reread, "SHORT_READABLE", 1.1)
     assert read_again([picture]) == 0
     assert read_again([picture], sought(["Nemo^Nobody"])) == 1
     assert read_again([picture], sought(["吴名氏"])) == 1
@@ -109,8 +110,12 @@ def test_nothing_of_what_is_read_comes_out(plain: list[Frame]) -> None:
     [
         (Legible(score=0.9, latin=2, chinese=1), False),
         (Legible(score=0.49, latin=12, chinese=0), False),
-        (Legible(score=0.5, latin=3, chinese=0), True),
-        (Legible(score=0.5, latin=0, chinese=2), True),
+        (Legible(score=0.69, latin=5, chinese=0), False),
+        (Legible(score=0.69, latin=0, chinese=2), False),
+        (Legible(score=0.7, latin=3, chinese=0), True),
+        (Legible(score=0.7, latin=0, chinese=2), True),
+        (Legible(score=0.5, latin=6, chinese=0), True),
+        (Legible(score=0.5, latin=0, chinese=3), True),
         (Legible(score=0.1, latin=0, chinese=0, known=True), True),
     ],
 )

@@ -3,7 +3,7 @@
 What is read is counted, and compared with known identifiers if there are any. It is never kept, returned or shown.
 
 The networks are the generation before those that text is masked by, of the same makers: trained apart, but not blind to
-the same things for certain. Letters of fewer than about 7 pixels in a clip are past reading for them; what stood in the
+the same things for certain. Letters of 6 pixels and less in a clip are mostly past reading for them; what stood in the
 source at that size is a matter of masks, and of `read_again` on masked pictures of the source.
 """
 

@@ -65,6 +65,7 @@ from endocorpus.staging import (
     PlanTask,
     corpus_name,
     exclusion_of,
+    looks_folder,
     make,
     make_task,
     plan_task,
@@ -137,7 +138,8 @@ def build(
     with work_area(out, name, source.name) as work:
         rejected = _rejected(out, decisions, signing_key, watcher)
         watcher.scanned(scanned)
-        plans, exclusions = plan_all(scanned, source, root, config, workers, watcher, rejected)
+        looks = looks_folder(work, source)
+        plans, exclusions = plan_all(scanned, source, root, config, workers, watcher, rejected, looks)
         watcher.planned(plans, exclusions)
         planned, before = {plan.recording.recording_id for plan in plans}, known_recordings(work)
         if not shrink:
@@ -230,15 +232,17 @@ def plan_all(
     workers: int,
     watcher: BuildWatcher,
     rejected: Collection[str] = (),
+    looks: Path | None = None,
 ) -> tuple[list[RecordingPlan], list[Exclusion]]:
-    """Plans by recording id, and everything that was left out so far. Opens media, writes nothing.
+    """Plans by recording id, and everything that was left out so far. Opens media; writes only what it saw of them.
 
     Args:
         rejected: ids of recordings that stay out because of a review.
+        looks: folder in which what was seen of recordings is kept.
     """
     no_core_dumps()
     wanted = [r for r in scanned.recordings if r.recording_id not in rejected]
-    tasks = [PlanTask(recording=r, root=root, source=source, config=config) for r in wanted]
+    tasks = [PlanTask(recording=r, root=root, source=source, config=config, looks=looks) for r in wanted]
     refused = Excluded(Stage.DEID, Reason.REJECTED, "a reviewer rejected one of its clips")
     outcomes: list[RecordingPlan | Exclusion] = [
         exclusion_of(r, refused, source) for r in scanned.recordings if r.recording_id in rejected

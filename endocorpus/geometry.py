@@ -64,7 +64,7 @@ def _between(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) ->
 
 def place(facts: MediaFacts, cut: Cut, size: tuple[int, int]) -> Placement:
     """The placement of a recording's pictures in clips of `size` (width, height)."""
-    kept = (facts.width - cut.left - cut.right, facts.height - cut.top - cut.bottom)
+    kept = cut.leaves(facts)
     zoom = (size[0] / kept[0], size[1] / kept[1])  # of the displayed picture
     square = (facts.width / facts.stored_width, facts.height / facts.stored_height)
     return Placement(

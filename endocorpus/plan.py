@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 from endocorpus.config import BuildConfig
-from endocorpus.deid.decide import decide
+from endocorpus.corpus.files import digest_bytes
+from endocorpus.deid.addresses import keyed_address
+from endocorpus.deid.decide import HANDLING, decide, refuse_denied
 from endocorpus.deid.intake import refuse_hostile_media
+from endocorpus.deid.look import look_once
 from endocorpus.labels import count_kinds, labels_digest, read_labels
-from endocorpus.media.encode import picture_size
+from endocorpus.media.encode import picture_size, shown_part
 from endocorpus.media.probe import probe
-from endocorpus.records import ClipPlan, Cut, Excluded, Label, Reason, Recording, RecordingPlan, Stage
-from endocorpus.segment import segment
+from endocorpus.records import ClipPlan, Excluded, Label, Reason, Recording, RecordingPlan, Span, Stage
+from endocorpus.segment import segment, segment_kept
 from endocorpus.sources import read_rate
 from endocorpus.sources.layout import Source
 
@@ -47,8 +51,14 @@ def join_groups(plans: Sequence[RecordingPlan]) -> list[RecordingPlan]:
     ]
 
 
-def plan_recording(recording: Recording, root: Path, source: Source, config: BuildConfig) -> RecordingPlan:
+def plan_recording(
+    recording: Recording, root: Path, source: Source, config: BuildConfig, looks: Path | None = None
+) -> RecordingPlan:
     """Decide everything about one recording.
+
+    Args:
+        looks: folder in which what was seen of recordings is kept, so that each is looked at once; for a private
+            source one of the work area, whose secret names its files.
 
     Raises:
         Excluded: it cannot or may not become clips.
@@ -56,22 +66,31 @@ def plan_recording(recording: Recording, root: Path, source: Source, config: Bui
     if recording.media.kind == "video":
         refuse_hostile_media(root / path for path in recording.media.paths)
     facts = probe(recording.media, root)
-    width, height = picture_size(facts.width, facts.height, config.encode)
     said = read_labels(recording, source, root, facts.num_frames, (facts.stored_width, facts.stored_height))
-    clearance = decide(source, facts, said.decisive)
+    refuse_denied(facts, said.decisive)
     rate = _capture_rate(recording, said.decisive) or facts.rate
+    spans = segment(Span(start=0, stop=facts.num_frames), rate, config.segment)  # too short ones need no look
+    address = digest_bytes if source.privacy == "public" or looks is None else partial(keyed_address, looks.parent)
+    handling = HANDLING[source.privacy]
+    seen = look_once(recording.media, replace(facts, rate=rate), root, handling.outside, looks, address)
+    clearance = decide(source, facts, rate, seen)
+    if clearance.kept != (Span(start=0, stop=facts.num_frames),):
+        spans = segment_kept(clearance.kept, rate, config.segment)
+    cut = shown_part(facts, clearance.crop, config.encode)
+    width, height = picture_size(*cut.leaves(facts), config.encode)
     stride = config.segment.stride
-    clips = tuple(
-        ClipPlan(key=f"{recording.recording_id}-{span.start:07d}", span=span, width=width, height=height, stride=stride)
-        for span in segment(facts.num_frames, rate, config.segment)
-    )
     return RecordingPlan(
         recording=recording,
         facts=facts,
         clearance=clearance,
-        clips=clips,
+        clips=tuple(
+            ClipPlan(
+                key=f"{recording.recording_id}-{span.start:07d}", span=span, width=width, height=height, stride=stride
+            )
+            for span in spans
+        ),
         rate=rate / stride,
-        cut=Cut(**dict(zip(("left", "top", "right", "bottom"), config.encode.cut, strict=True))),
+        cut=cut,
         labels=said.labels,
         annotations=count_kinds(said.annotations),
         annotations_digest=labels_digest(recording, source, root),

@@ -77,6 +77,10 @@ class Reason(StrEnum):
     TOO_SHORT = "too_short"
     TOO_LONG = "too_long"
     NOT_CLEARED = "not_cleared"
+    IN_DOUBT = "in_doubt"
+    NOTHING_INSIDE = "nothing_inside"
+    NOTHING_SHOWN = "nothing_shown"
+    LEAK_FOUND = "leak_found"
     NO_CONSENT = "no_consent"
     REJECTED = "rejected"
     TIMED_OUT = "timed_out"
@@ -100,10 +104,14 @@ REASON_TEXT: Mapping[Reason, str] = MappingProxyType(
         Reason.BAD_LABELS: "A label file, table or mask cannot be understood; what it says is missing.",
         Reason.FRAME_SIZE_CHANGES: "The frames of the folder do not all have the same size.",
         Reason.UNKNOWN_PIXELS: "An image is not one 8-bit or 16-bit picture, so what it should look like is not known.",
-        Reason.CUT_AWAY: "Of the picture, less than 16 pixels are left after encode.cut.",
+        Reason.CUT_AWAY: "Of the picture, less than 16 pixels are left after encode.cut and what must not be shown.",
         Reason.TOO_SHORT: "The recording is shorter than the shortest clip.",
         Reason.TOO_LONG: "The recording would become more clips than one pass can write.",
         Reason.NOT_CLEARED: "A private recording stays in quarantine until it is de-identified and signed off.",
+        Reason.IN_DOUBT: "The picture is not proven to be free of names, so the private recording is in quarantine.",
+        Reason.NOTHING_INSIDE: "No stretch is left in which the camera was surely inside the body.",
+        Reason.NOTHING_SHOWN: "No picture is left when all that is not moving tissue is taken away.",
+        Reason.LEAK_FOUND: "The finished clips were found to hold what may identify somebody, and were destroyed.",
         Reason.NO_CONSENT: "The label table says that there is no consent.",
         Reason.REJECTED: "A reviewer rejected a clip of it, so all of it stays out.",
         Reason.CHANGED: "The files changed during the build; building again takes them as they are then.",
@@ -259,13 +267,37 @@ class MediaFacts:
     bytes: int
 
 
+Rectangle = tuple[int, int, int, int]
+"""Left, top, right, bottom: half-open pixels of a recording's displayed picture."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filled:
+    """Rectangles that are black in the frames `span`."""
+
+    span: Span
+    rectangles: tuple[Rectangle, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cleared:
-    """The decision that pixels of this recording may be written, and on whose word. Only `deid.decide` makes one."""
+    """The decision which pixels of a recording may be written, and on whose word. Only `deid.clear` makes one.
+
+    What is shown of the picture lies in `crop`, but for what is `filled`; `boxes` are those of it that hide text.
+    Clips are made of frames in `kept` alone.
+    """
 
     by: str
+    measures: tuple[str, ...]  # names of `deid.attest.Measure`
+    doubts: tuple[str, ...]  # that the policy of the source lets pass
     looked_for: tuple[str, ...]
     removed: Mapping[str, int]
+    crop: Rectangle
+    filled: tuple[Filled, ...]
+    boxes: tuple[Filled, ...]
+    kept: tuple[Span, ...]
+    outside: Mapping[str, int]  # frames by what speaks against keeping them
+    parameters: str  # SHA-256 of what was decided and by which settings and models, 64 hex digits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,6 +308,10 @@ class Cut:
     top: int = 0
     right: int = 0
     bottom: int = 0
+
+    def leaves(self, facts: MediaFacts) -> tuple[int, int]:
+        """Width and height of what is left of the displayed picture."""
+        return facts.width - self.left - self.right, facts.height - self.top - self.bottom
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from endocorpus.corpus.shards import Member
+from endocorpus.deid.checks import CHECKS
 from endocorpus.naming import printable
 from endocorpus.records import EncodedClip, Exclusion, Label, RecordingPlan
 from endocorpus.sources.layout import Source
@@ -109,8 +110,27 @@ def deid_row(plan: RecordingPlan) -> Row:
         "status": "cleared",
         "cleared_by": clearance.by,
         "looked_for": list(clearance.looked_for),
-        "removed": [{"what": what, "count": count} for what, count in sorted(clearance.removed.items())],
+        "removed": _counted(clearance.removed),
+        "measures": list(clearance.measures),
+        "doubts": list(clearance.doubts),
+        "crop": dict(zip(_SIDES, clearance.crop, strict=True)),
+        "boxes": [
+            {"start": part.span.start, "stop": part.span.stop, **dict(zip(_SIDES, box, strict=True))}
+            for part in clearance.boxes
+            for box in part.rectangles
+        ],
+        "outside": _counted(clearance.outside),
+        "outside_frames": plan.facts.num_frames - sum(map(len, clearance.kept)),
+        "parameters": clearance.parameters,
+        "checks": _counted(dict.fromkeys(CHECKS, 0)),  # any finding destroys the clips
     }
+
+
+_SIDES = ("left", "top", "right", "bottom")
+
+
+def _counted(counts: Mapping[str, int]) -> list[Row]:
+    return [{"what": what, "count": count} for what, count in sorted(counts.items())]
 
 
 def excluded_row(exclusion: Exclusion) -> Row:

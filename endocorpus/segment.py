@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 from typing import Literal, Self
@@ -21,7 +22,8 @@ class SegmentConfig(Settings):
     before it when it is shorter than `min_seconds`. A recording under `min_seconds` is excluded.
     `endofm150`: the published rule; clips of 150 frames whatever the rate, and the last clip takes the remainder, so
     it has 150 to 299 frames. A recording under 150 frames is one clip.
-    Either way every frame of a recording that is kept lies in exactly one clip; with a `stride` above 1, every
+    Either way every frame of a recording that may be shown lies in exactly one clip, but for stretches between what may
+    not be shown that are too short for one; with a `stride` above 1, every
     frame whose number it divides does, and the lengths above are counted over these frames.
     """
 
@@ -40,19 +42,19 @@ class SegmentConfig(Settings):
         return self
 
 
-def segment(num_frames: int, rate: Fraction, config: SegmentConfig) -> tuple[Span, ...]:
-    """Cut frames ``0 .. num_frames-1`` into consecutive spans that cover each frame once.
+def segment(span: Span, rate: Fraction, config: SegmentConfig) -> tuple[Span, ...]:
+    """Cut frames of a recording into consecutive spans that cover each frame once.
 
     Args:
-        num_frames: frames of the recording, at least 1.
-        rate: its frames per second, before the stride.
+        span: what is cut; it starts on the stride.
+        rate: frames per second of the recording, before the stride.
 
     Raises:
-        Excluded: the recording is shorter than the shortest clip.
+        Excluded: it is shorter than the shortest clip.
     """
-    taken = -(-num_frames // config.stride)
+    taken = -(-len(span) // config.stride)
     if config.policy == "endofm150":
-        return _cut(num_frames, taken, ENDOFM_FRAMES, ENDOFM_FRAMES, config.stride)
+        return _cut(span, taken, ENDOFM_FRAMES, ENDOFM_FRAMES, config.stride)
     length = max(1, round(Fraction(config.clip_seconds) * rate / config.stride))
     shortest = max(1, round(Fraction(config.min_seconds) * rate / config.stride))
     if taken < shortest:
@@ -60,17 +62,39 @@ def segment(num_frames: int, rate: Fraction, config: SegmentConfig) -> tuple[Spa
             Stage.SEGMENT,
             Reason.TOO_SHORT,
             f"frames: {taken} at {float(rate / config.stride):g} per second, the shortest clip has {shortest}",
-            frames=num_frames,
+            frames=len(span),
         )
-    return _cut(num_frames, taken, length, shortest, config.stride)
+    return _cut(span, taken, length, shortest, config.stride)
 
 
-def _cut(num_frames: int, taken: int, length: int, shortest: int, stride: int) -> tuple[Span, ...]:
+def segment_kept(kept: Sequence[Span], rate: Fraction, config: SegmentConfig) -> tuple[Span, ...]:
+    """`segment` of every span of a recording that may be shown, from its first frame on the stride. What is too short
+    for a clip is left out.
+
+    Raises:
+        Excluded: nothing is long enough.
+    """
+    spans: list[Span] = []
+    short: Excluded | None = None
+    for span in kept:
+        start = -(-span.start // config.stride) * config.stride
+        if start >= span.stop:
+            continue
+        try:
+            spans += segment(Span(start=start, stop=span.stop), rate, config)
+        except Excluded as excluded:
+            short = short or excluded
+    if not spans:
+        raise short or Excluded(Stage.SEGMENT, Reason.TOO_SHORT, "no frame is left", frames=sum(map(len, kept)))
+    return tuple(spans)
+
+
+def _cut(span: Span, taken: int, length: int, shortest: int, stride: int) -> tuple[Span, ...]:
     """Spans of `length` of the `taken` frames each; edges are frames of the recording."""
     whole, rest = divmod(taken, length)
-    edges = [i * length * stride for i in range(whole + 1)]
+    edges = [span.start + i * length * stride for i in range(whole + 1)]
     if rest >= shortest or whole == 0:
-        edges.append(num_frames)
+        edges.append(span.stop)
     else:
-        edges[-1] = num_frames
+        edges[-1] = span.stop
     return tuple(Span(start=a, stop=b) for a, b in pairwise(edges))

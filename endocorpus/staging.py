@@ -36,6 +36,7 @@ from endocorpus.corpus.manifest import SHARDS, open_corpus, table_bytes
 from endocorpus.corpus.schema import SCHEMA_VERSION
 from endocorpus.corpus.shards import read_member, sample_members
 from endocorpus.deid.addresses import keyed_address
+from endocorpus.deid.checks import check_clips
 from endocorpus.errors import DataError, UsageError
 from endocorpus.labels import gather, labels_digest, read_labels
 from endocorpus.media.encode import EncodeConfig, encode
@@ -45,8 +46,8 @@ from endocorpus.records import REASON_TEXT, EncodedClip, Excluded, Exclusion, Re
 from endocorpus.sources.layout import Source
 
 WORK = ".build"
-ENCODED, ANNOTATED, RECEIPTS = "encoded", "annotated", "receipts"
-_FORMAT = 3  # raise it when the same plan would be encoded to other bytes
+LOOKS, ENCODED, ANNOTATED, RECEIPTS = "looks", "encoded", "annotated", "receipts"
+_FORMAT = 4  # raise it when the same plan would be encoded to other bytes
 _RECEIPT = "receipt.json"
 _ROWS = "annotations.parquet"
 RETRIED = {Reason.TIMED_OUT, Reason.CHANGED, Reason.UNREADABLE}  # may be otherwise the next time, so it is tried
@@ -60,6 +61,7 @@ class PlanTask:
     root: Path
     source: Source
     config: BuildConfig
+    looks: Path | None = None  # folder in which what was seen of recordings is kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,7 @@ class Made:
 def plan_task(task: PlanTask) -> RecordingPlan | Exclusion:
     """The plan of a recording, or why it is left out."""
     try:
-        return plan_recording(task.recording, task.root, task.source, task.config)
+        return plan_recording(task.recording, task.root, task.source, task.config, task.looks)
     except Excluded as excluded:
         return exclusion_of(task.recording, excluded, task.source)
     except OSError as error:  # a failing disk or share: nothing is written while planning
@@ -120,7 +122,8 @@ def make_task(plan: RecordingPlan, root: Path, source: Source, work: Path, confi
     facts = plan.facts
     clips = [(clip.key, clip.span.start, clip.span.stop, clip.stride, clip.width, clip.height) for clip in plan.clips]
     cut = dataclasses.astuple(plan.cut)
-    decides = [_FORMAT, facts.digest, str(plan.rate), clips, cut, config.model_dump(), encoder_build()]
+    filled = [dataclasses.astuple(part) for part in plan.clearance.filled]
+    decides = [_FORMAT, facts.digest, str(plan.rate), clips, cut, filled, config.model_dump(), encoder_build()]
     picture = (facts.width, facts.height, facts.stored_width, facts.stored_height)
     said = [_FORMAT, SCHEMA_VERSION, facts.digest, plan.annotations_digest, clips, cut, picture]
     clips_id, annotations_id = (json.dumps(what, sort_keys=True).encode() for what in (decides, said))
@@ -216,6 +219,7 @@ def reuse_clips(task: MakeTask, rows: Sequence[Mapping[str, Any]], shard: Path) 
 def _encode_into(folder: Path, task: MakeTask) -> dict[str, Any]:
     try:
         clips = encode(task.plan, task.root, folder, task.config)
+        check_clips(Path(clip.path) for clip in clips)
     except Excluded as excluded:
         for leftover in folder.iterdir():
             leftover.unlink()
@@ -291,6 +295,16 @@ def _is_usable(receipt: Path) -> bool:
     return not excluded or excluded[1] not in RETRIED
 
 
+def looks_folder(work: Path, source: Source) -> Path:
+    """Where what was seen of recordings is kept: with the corpus, or for public sources in one place for all corpora,
+    if $ENDOCORPUS_LOOKS names one."""
+    shared = os.environ.get("ENDOCORPUS_LOOKS")
+    if not shared or source.privacy != "public":
+        return work / LOOKS
+    Path(shared).mkdir(parents=True, exist_ok=True)
+    return Path(shared)
+
+
 @contextmanager
 def work_area(out: Path, name: str, source: str) -> Iterator[Path]:
     """Make and lock the work area of `out`; only one build may write there.
@@ -306,7 +320,7 @@ def work_area(out: Path, name: str, source: str) -> Iterator[Path]:
     busy = f"{out}: another build is writing here; wait for it, or name another --out"
     with ExitStack() as stack:
         try:
-            for folder in (out / SHARDS, work / ENCODED, work / ANNOTATED, work / RECEIPTS):
+            for folder in (out / SHARDS, work / LOOKS, work / ENCODED, work / ANNOTATED, work / RECEIPTS):
                 folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(sole_user(work / "lock", busy))
         except OSError as error:

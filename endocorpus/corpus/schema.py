@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 # `value` is the vocabulary's code, "" where it has none for what the provider wrote, which is `raw`.
 _LABELS = pa.list_(pa.struct([pa.field(name, pa.string(), False) for name in ("name", "value", "raw")]))
+# Half-open pixels of the displayed picture; half-open frames of the recording.
+_SIDES = [pa.field(name, pa.int32(), False) for name in ("left", "top", "right", "bottom")]
+_RECTANGLE = pa.struct(_SIDES)
+_BOX = pa.struct([*(pa.field(name, pa.int64(), False) for name in ("start", "stop")), *_SIDES])
 _COUNTS = pa.list_(pa.struct([pa.field("what", pa.string(), False), pa.field("count", pa.int32(), False)]))
 
 
@@ -115,6 +119,14 @@ DEID = _table(
     cleared_by=pa.string(),
     looked_for=pa.list_(pa.string()),
     removed=_COUNTS,
+    measures=pa.list_(pa.string()),  # what was done before clips were written
+    doubts=pa.list_(pa.string()),  # that the policy of the source lets pass
+    crop=_RECTANGLE,  # what is shown lies in it
+    boxes=pa.list_(_BOX),  # black over text
+    outside=_COUNTS,  # frames by what was found; those that speak against being inside the body may overlap
+    outside_frames=pa.int64(),  # left out
+    parameters=pa.string(),  # SHA-256 of what was decided, and by which settings and models
+    checks=_COUNTS,  # findings of the checks of the finished clips
 )
 
 EXCLUDED = _table(

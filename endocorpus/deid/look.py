@@ -1,17 +1,30 @@
-"""The analysis passes over a recording: what moves, then where text is; and the mask that follows from both."""
+"""The analysis passes over a recording: what moves, then where text is, then what looks as if outside the body.
+
+What was seen is kept in a file, by everything that decides it, so that no recording is looked at twice.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter
 
+from endocorpus.corpus.files import atomic_file, digest_bytes, parse_signed, signed_json
 from endocorpus.deid.field import BLOCK, Layout, find_layouts, row_edges, small_size
 from endocorpus.deid.mask import Box, Doubt, LayoutMask, Mask, MaskPlan, bands, hidden_part, snap
-from endocorpus.deid.overlay import Pace, Watch, boxes_to_hide, sample_frames
+from endocorpus.deid.measure import with_text
+from endocorpus.deid.models import load, pins
+from endocorpus.deid.outside import Look as OutsideLook
+from endocorpus.deid.outside import Policy
+from endocorpus.deid.outside_look import look_outside
+from endocorpus.deid.overlay import NORMAL, Pace, Watch, boxes_to_hide, sample_frames
+from endocorpus.deid.text import TextBox
 from endocorpus.media.sampled import sampled
 from endocorpus.records import Media, MediaFacts, Span
 
@@ -20,6 +33,86 @@ SAMPLES_PER_SECOND = 2
 BLOCK_SECONDS = 6  # over which the layout is looked at, at least
 BORDER = 2  # seconds at the border of two layouts in which both hide
 MOST_HIDDEN = 0.25  # of the field
+NO_PICTURE: Box = (0, 0, 0, 0)
+MODELS = ("text-detector", "text-recogniser", "outside-backbone", "faces")
+_FORMAT = 1  # raise it when the same recording would be seen otherwise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """All that the decision about a recording's pixels is made of."""
+
+    masks: MaskPlan
+    looks: tuple[OutsideLook, ...]
+
+
+_SEEN = TypeAdapter(Seen)
+
+
+def look(media: Media, facts: MediaFacts, root: Path, policy: Policy, pace: Pace = NORMAL) -> Seen:
+    """Look at a recording. Decodes it several times; writes nothing.
+
+    Args:
+        facts: with the rate of the examination: how often is looked goes by its seconds.
+        policy: how often is looked for what is outside the body.
+
+    Raises:
+        Excluded: the recording cannot be decoded.
+        DataError: a model is missing or changed.
+    """
+    watches = watch(media, facts, root, seed=0, pace=pace)
+    masks = mask_plan(watches, facts)
+    if masks.crop == NO_PICTURE:
+        return Seen(masks=masks, looks=())
+    looks = look_outside(media, facts, root, content=masks.crop, policy=policy)
+    lines = {look.number: look.found.read for watch in watches for look in watch.looks}
+    return Seen(masks=masks, looks=with_text(looks, _at_looks(lines, looks), masks.crop))
+
+
+def _at_looks(lines: Mapping[int, Sequence[TextBox]], looks: Sequence[OutsideLook]) -> list[list[Box]]:
+    """Lines of text, by frame, given to that look each which is nearest in time."""
+    at = np.array([look.frame for look in looks])
+    given: list[list[Box]] = [[] for _ in looks]
+    for number, boxes in lines.items():
+        nearest = int(np.abs(at - number).argmin())
+        given[nearest] += [(box.left, box.top, box.right, box.bottom) for box in boxes]
+    return given
+
+
+def look_once(
+    media: Media,
+    facts: MediaFacts,
+    root: Path,
+    policy: Policy,
+    folder: Path | None,
+    address: Callable[[bytes], str] = digest_bytes,
+) -> Seen:
+    """`look`, or what is kept of an earlier one in `folder`, under the address of everything that decides it.
+
+    Raises:
+        Excluded: the recording cannot be decoded.
+        DataError: a model is missing or changed.
+    """
+    models = [pins()[name].sha256 for name in MODELS]
+    for name in MODELS:  # also what was seen before was seen by these
+        load(name)
+    decides = repr((_FORMAT, facts, policy, NORMAL, models))
+    path = folder / f"{address(decides.encode())}.json" if folder else None
+    if path and (kept := _read(path)):
+        return kept
+    seen = look(media, facts, root, policy)
+    if path:
+        with atomic_file(path) as file:
+            file.write(signed_json({"seen": dataclasses.asdict(seen)}))
+    return seen
+
+
+def _read(path: Path) -> Seen | None:
+    """What was seen, if its file is as it was written: a damaged one tells nothing."""
+    try:
+        return _SEEN.validate_python(parse_signed(path.read_bytes())["seen"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def plan_masks(media: Media, facts: MediaFacts, root: Path, *, seed: int, pace: Pace, threads: int = 1) -> MaskPlan:
@@ -29,6 +122,11 @@ def plan_masks(media: Media, facts: MediaFacts, root: Path, *, seed: int, pace: 
         Excluded: the recording cannot be decoded.
         DataError: a model is missing or changed.
     """
+    return mask_plan(watch(media, facts, root, seed=seed, pace=pace, threads=threads), facts)
+
+
+def watch(media: Media, facts: MediaFacts, root: Path, *, seed: int, pace: Pace, threads: int = 1) -> list[Watch]:
+    """What is found in each layout of a recording."""
     layouts = _layouts(media, facts, root)
     watches = [Watch(layout=layout, window=_window(layout, facts), rate=facts.rate) for layout in layouts]
     numbers = sample_frames(facts.num_frames, facts.rate, seed, facts.digest, pace)
@@ -38,7 +136,7 @@ def plan_masks(media: Media, facts: MediaFacts, root: Path, *, seed: int, pace: 
         for watch in seen:
             if watch.layout.span.start <= number < watch.layout.span.stop:
                 watch.look(number, frame, closely=number in close[id(watch)], threads=threads)
-    return mask_plan(watches, facts)
+    return watches
 
 
 def _layouts(media: Media, facts: MediaFacts, root: Path) -> tuple[Layout, ...]:
@@ -117,7 +215,7 @@ def _crop(masks: Sequence[LayoutMask], facts: MediaFacts) -> Box:
     """The smallest part of the picture that holds every field, of even size where the picture allows."""
     every = [band for mask in masks for band in mask.field]
     if not every:
-        return (0, 0, 0, 0)
+        return NO_PICTURE
     left, top = (min(band[axis] for band in every) // 2 * 2 for axis in (0, 1))
     right, bottom = (max(band[axis] for band in every) for axis in (2, 3))
     return left, top, min(facts.width, right + right % 2), min(facts.height, bottom + bottom % 2)

@@ -1,4 +1,4 @@
-"""What of a recording's picture may be seen: a plan of integers that can be printed, and the two ways to apply it."""
+"""What of a recording's picture may be seen: a plan of integers that can be printed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from endocorpus.records import Span
+from endocorpus.records import Filled, Span
 
 Mask = npt.NDArray[np.bool_]
 Frame = npt.NDArray[np.uint8]
@@ -83,35 +83,14 @@ class MaskPlan:
         shown = np.where(self.hidden(number)[..., None], np.uint8(0), frame)
         return np.ascontiguousarray(shown[top:bottom, left:right])
 
-    def filters(self, stride: int = 1) -> tuple[tuple[str, dict[str, str | int]], ...]:
-        """The same as filters of ffmpeg with their arguments, for pictures as displayed, in this order.
-
-        Args:
-            stride: frames come in of which this many make one of the recording's: only every so many are left.
-        """
-        left, top, right, bottom = self.crop
-        if right <= left or bottom <= top:
-            raise ValueError("a plan that shows nothing cannot be encoded")
-        chain: list[tuple[str, dict[str, str | int]]] = [
-            ("format", {"pix_fmts": "yuv444p"}),  # colours at full size let edges be odd
-            ("crop", {"w": right - left, "h": bottom - top, "x": left, "y": top, "exact": 1}),
-        ]
-        for layout in self.layouts:
-            first, last = -(-layout.span.start // stride), (layout.span.stop - 1) // stride
-            when = f"between(n,{first},{last})"
-            chain += [
-                ("drawbox", {**_place(box, self.crop), "color": "black", "t": "fill", "enable": when})
-                for box in _painted(layout, self.crop)
-            ]
-        return tuple(chain)
+    def filled(self) -> tuple[Filled, ...]:
+        """The same as rectangles: all that is black of `crop`, for each layout."""
+        painted = (Filled(span=layout.span, rectangles=tuple(_painted(layout, self.crop))) for layout in self.layouts)
+        return tuple(filled for filled in painted if filled.rectangles)
 
     def tissue_hidden(self) -> float:
         """The largest part of a layout's field that boxes hide, 0 to 1."""
         return max((hidden_part(layout.field, layout.boxes) for layout in self.layouts), default=0.0)
-
-
-def _place(box: Box, crop: Box) -> dict[str, str | int]:
-    return {"x": box[0] - crop[0], "y": box[1] - crop[1], "w": box[2] - box[0], "h": box[3] - box[1]}
 
 
 def _painted(layout: LayoutMask, crop: Box) -> list[Box]:

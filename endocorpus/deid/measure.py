@@ -14,7 +14,7 @@ from endocorpus.deid.models import load
 from endocorpus.deid.outside import Look
 
 FACES = "faces"
-FACE_SIDE = 640  # pixels of the longer side that the face detector sees
+FACE_SIDE, FACE_ZOOM = 640, 2.0  # pixels of the longer side that the face detector sees, enlarged so much at most
 STEP = 32  # it takes pictures whose sides are multiples of this
 THUMB = (160, 90)  # in which change is measured, in grey levels
 CELLS = 32  # per side, of the grid that tells usual text from unusual
@@ -55,7 +55,7 @@ def face(frame: Frame, content: Box | None = None) -> float:
         DataError: the model is missing or changed.
     """
     picture = cut(frame, content)
-    scale = FACE_SIDE / max(picture.size)
+    scale = min(FACE_ZOOM, FACE_SIDE / max(picture.size))
     width, height = (max(STEP, round(side * scale / STEP) * STEP) for side in picture.size)
     image = picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
     return float(np.clip(load(FACES)(np.asarray(image)[None])[0], 0, 1))
@@ -77,7 +77,7 @@ def with_text(looks: Sequence[Look], boxes: Sequence[Sequence[Box]], content: Bo
         sizes = [(box[2] - box[0]) * (box[3] - box[1]) / area for box in found]
         strange = [size for size, cells in zip(sizes, cover, strict=True) if 2 * (cells & usual).sum() < cells.sum()]
         share = sum(sizes) if sum(sizes) > FULL else sum(strange)
-        out.append(replace(look, text_lines=len(strange), text_share=min(1.0, share)))
+        out.append(replace(look, text_lines=len(strange), text_share=min(1.0, float(share))))
     return tuple(out)
 
 

@@ -55,7 +55,7 @@ UNCLIP = 1.6  # the network marks the core of a line; its area over its outline,
 SAME = 0.5  # overlap over union from which two boxes are of one line
 SMALLEST = 3  # pixels of the shorter side of a core
 LINE = 2.0  # times its height that a line of print is long at least
-TALLEST, TALL = 64, 0.1  # pixels, and part of the picture's shorter side, that a line is high at most
+TALLEST, TALL, TOO_TALL = 64, 0.1, 0.25  # pixels, and parts of the picture's shorter side, that a line is high at most
 SHORT_SIDE = 736  # pixels that the shorter side of what the network sees has at least
 MOST_ZOOM = 3.0
 _STEP = 32  # the network halves its input five times
@@ -130,7 +130,7 @@ def find_text(frame: Frame, threads: int = 1, zoom: float | None = None, known: 
     chance, scale = chances(frame, zoom, MASKING, threads)
     strong = boxes_of(chance, INK, SURE, scale, (width, height))
     weak = boxes_of(chance, FAINT_INK, FAINT, scale, (width, height))
-    tallest = max(TALLEST, min(height, width) * TALL)
+    tallest = max(min(TALLEST, min(height, width) * TOO_TALL), min(height, width) * TALL)
     strong = tuple(
         box for box in strong if _is_line(box, tallest) or _is_title(box, tallest) or _is_short(box, tallest)
     )

@@ -10,9 +10,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import ffmpeg
 import imageio_ffmpeg
@@ -23,6 +23,7 @@ from endocorpus.media.dicom import pictures, stream_in_memory
 from endocorpus.media.ffmpeg_run import run_ffmpeg
 from endocorpus.media.frames import as_rgb
 from endocorpus.media.inspect import inspect_clip
+from endocorpus.media.paint import paint
 from endocorpus.media.probe import (
     DEMUXERS,
     digest_media,
@@ -32,7 +33,18 @@ from endocorpus.media.probe import (
     open_video,
     pass_on_machine_error,
 )
-from endocorpus.records import Cleared, ClipPlan, Cut, EncodedClip, Excluded, Reason, RecordingPlan, Stage
+from endocorpus.records import (
+    Cleared,
+    ClipPlan,
+    Cut,
+    EncodedClip,
+    Excluded,
+    MediaFacts,
+    Reason,
+    RecordingPlan,
+    Rectangle,
+    Stage,
+)
 from endocorpus.settings import Settings
 
 _SECONDS_TO_START, _SECONDS_PER_FRAME = 120, 1.0  # far beyond the slowest machine; a hang still ends
@@ -51,16 +63,28 @@ class EncodeConfig(Settings):
     cut: tuple[Side, Side, Side, Side] = (0, 0, 0, 0)  # pixels taken off left, top, right, bottom before scaling
 
 
-def picture_size(width: int, height: int, config: EncodeConfig) -> tuple[int, int]:
-    """Even width and height of the encoded picture for a source of `width` x `height` displayed pixels.
+def shown_part(facts: MediaFacts, crop: Rectangle, config: EncodeConfig) -> Cut:
+    """What is cut off of the displayed picture: all that is not in `crop`, and `config.cut`.
 
     Raises:
-        Excluded: less than 16 pixels are left of a side when `config.cut` is taken off.
+        Excluded: less than 16 pixels are left of a side.
     """
     left, top, right, bottom = config.cut
-    width, height = width - left - right, height - top - bottom
-    if min(width, height) < 16 and any(config.cut):
-        raise Excluded(Stage.ENCODE, Reason.CUT_AWAY, f"encode.cut leaves {width}x{height} pixels of the picture")
+    cut = Cut(
+        left=max(left, crop[0]),
+        top=max(top, crop[1]),
+        right=max(right, facts.width - crop[2]),
+        bottom=max(bottom, facts.height - crop[3]),
+    )
+    width, height = cut.leaves(facts)
+    if min(width, height) < 16 and cut != Cut():
+        detail = f"{max(width, 0)}x{max(height, 0)} pixels are left of the picture"
+        raise Excluded(Stage.ENCODE, Reason.CUT_AWAY, detail)
+    return cut
+
+
+def picture_size(width: int, height: int, config: EncodeConfig) -> tuple[int, int]:
+    """Even width and height of the encoded picture, of which `width` x `height` displayed pixels are shown."""
     scale = min(1.0, config.short_side / min(width, height))
     return max(2, 2 * round(width * scale / 2)), max(2, 2 * round(height * scale / 2))
 
@@ -83,7 +107,8 @@ def encode(plan: RecordingPlan, root: Path, folder: Path, config: EncodeConfig) 
     if len(plan.clips) > MOST_CLIPS:
         detail = f"{len(plan.clips)} clips of one recording, at most {MOST_CLIPS} are possible; make clips longer"
         raise Excluded(Stage.ENCODE, Reason.TOO_LONG, detail)
-    patience = _SECONDS_TO_START + _SECONDS_PER_FRAME * _FRAMES_AHEAD * plan.clips[0].stride
+    ahead = _FRAMES_AHEAD * plan.clips[0].stride + _longest_gap(plan.clips)
+    patience = _SECONDS_TO_START + _SECONDS_PER_FRAME * ahead
     with ExitStack() as stack:
         with _reading():
             path, frames = _input(plan, root, stack)
@@ -141,11 +166,9 @@ def _command(plan: RecordingPlan, path: Path | None, config: EncodeConfig) -> li
             index = main_video(container).index
         source = ffmpeg.input(f"file:{path}", protocol_whitelist="file", format_whitelist=DEMUXERS, threads=1)
         stream = source[str(index)]
-    if clips[0].stride > 1:
-        stream = stream.filter("select", f"not(mod(n,{clips[0].stride}))")
+    stream = paint(stream, facts, plan.cut, plan.clearance.filled)
+    stream = stream.filter("select", _chosen(clips))
     stream = stream.filter("settb", f"{rate.denominator}/{rate.numerator}").filter("setpts", "N")
-    if plan.cut != Cut():
-        stream = _cut(stream, plan)
     graph = (
         stream.filter("scale", clips[0].width, clips[0].height, flags="bicubic")
         .filter("setsar", 1)
@@ -187,28 +210,36 @@ def _command(plan: RecordingPlan, path: Path | None, config: EncodeConfig) -> li
     return list(ffmpeg.compile(output.global_args(*flags), cmd=imageio_ffmpeg.get_ffmpeg_exe()))
 
 
-def _cut(stream: Any, plan: RecordingPlan) -> Any:
-    """Take the sides off, counted in displayed pixels; colours at full size let edges be odd."""
-    cut, facts = plan.cut, plan.facts
-    width, height = facts.width - cut.left - cut.right, facts.height - cut.top - cut.bottom
-    if facts.width != facts.stored_width:
-        stream = stream.filter("scale", facts.width, facts.height, flags="bicubic").filter("setsar", 1)
-    return stream.filter("format", "yuv444p").filter("crop", width, height, cut.left, cut.top, exact=1)
-
-
 MOST_CLIPS = 10_000
 """Of one recording: their edges are arguments of one command, and Linux takes 128 KiB of them."""
 
 
 def _edges(clips: Sequence[ClipPlan]) -> list[int]:
-    """First output frame of every clip but the first. Clips follow each other: a gap needs the seek planner."""
+    """First output frame of every clip but the first. Frames between clips are dropped before they are counted."""
     for before, after in pairwise(clips):
         same = (before.width, before.height, before.stride) == (after.width, after.height, after.stride)
-        if before.span.stop != after.span.start or not same:
-            raise ValueError("clips of one pass must follow each other and share a size and stride")
-    if any(clip.span.start % clip.stride for clip in clips) or clips[0].span.start != 0:
-        raise ValueError("the first clip must start with the recording, the others on its stride")
-    return [clip.span.start // clip.stride for clip in clips[1:]]
+        if before.span.stop > after.span.start or not same:
+            raise ValueError("clips of one pass must come in order and share a size and stride")
+    if any(clip.span.start % clip.stride for clip in clips):
+        raise ValueError("a clip must start on its stride")
+    return list(accumulate(clip.num_frames for clip in clips))[:-1]
+
+
+def _chosen(clips: Sequence[ClipPlan]) -> str:
+    """Which frames of the recording lie in clips, as an expression of ffmpeg."""
+    spans = [[clips[0].span.start, clips[0].span.stop]]
+    for clip in clips[1:]:
+        if clip.span.start == spans[-1][1]:
+            spans[-1][1] = clip.span.stop
+        else:
+            spans.append([clip.span.start, clip.span.stop])
+    inside = "+".join(f"between(n,{start},{stop - 1})" for start, stop in spans)
+    return f"({inside})*not(mod(n,{clips[0].stride}))"
+
+
+def _longest_gap(clips: Sequence[ClipPlan]) -> int:
+    """Frames that are read in a row of which no clip is made."""
+    return max(after.span.start - before for before, after in zip([0, *(c.span.stop for c in clips)], clips))
 
 
 def _raw_frames(plan: RecordingPlan, root: Path) -> Iterator[bytes]:

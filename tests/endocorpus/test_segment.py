@@ -24,12 +24,12 @@ rates = st.sampled_from([Fraction(25), Fraction(30), Fraction(30000, 1001), Frac
 )
 def test_published_rule_at_its_boundaries(num_frames: int, lengths: list[int]) -> None:
     """EFM data/trans_videos_pretrain.py: n = L // 150 clips, the last one takes the remainder; L < 150 is one clip."""
-    assert [len(span) for span in segment(num_frames, Fraction(30), PUBLISHED)] == lengths
+    assert [len(span) for span in segment(whole(num_frames), Fraction(30), PUBLISHED)] == lengths
 
 
 @given(st.integers(1, 5000), rates)
 def test_published_rule_ignores_the_rate(num_frames: int, rate: Fraction) -> None:
-    assert segment(num_frames, rate, PUBLISHED) == segment(num_frames, Fraction(30), PUBLISHED)
+    assert segment(whole(num_frames), rate, PUBLISHED) == segment(whole(num_frames), Fraction(30), PUBLISHED)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_published_rule_ignores_the_rate(num_frames: int, rate: Fraction) -> Non
     [(30, [30]), (149, [149]), (150, [150]), (179, [179]), (180, [150, 30]), (299, [150, 149]), (300, [150, 150])],
 )
 def test_seconds_policy_at_its_boundaries(num_frames: int, lengths: list[int]) -> None:
-    assert [len(span) for span in segment(num_frames, Fraction(30), SegmentConfig())] == lengths
+    assert [len(span) for span in segment(whole(num_frames), Fraction(30), SegmentConfig())] == lengths
 
 
 @given(
@@ -54,7 +54,7 @@ def test_every_frame_lies_in_exactly_one_clip(
         {"policy": policy, "clip_seconds": clip_seconds, "min_seconds": clip_seconds * share}
     )
     try:
-        spans = segment(num_frames, rate, config)
+        spans = segment(whole(num_frames), rate, config)
     except Excluded as excluded:
         assert excluded.reason is Reason.TOO_SHORT and num_frames < max(1, round(clip_seconds * share * rate))
         assert excluded.frames == num_frames

@@ -31,6 +31,8 @@ from endocorpus.corpus.manifest import (
 from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
 from endocorpus.corpus.shards import KEY, LONGEST_NAME
 from endocorpus.deid.intake import no_core_dumps
+from endocorpus.deid.look import MODELS
+from endocorpus.deid.models import attest
 from endocorpus.engine import run_tasks
 from endocorpus.errors import DataError, UsageError
 from endocorpus.expect import compare, refuse_loose, unmapped_labels
@@ -302,6 +304,7 @@ def _commit(
         "config_digest": digest_bytes(config.model_dump_json().encode()),
         "source": source_facts(source),
         "synthetic": synthetic,
+        "deid": {"models": attest(*MODELS)},
         "ids": ids,
         "expected": [dataclasses.asdict(row) for row in compare(source, scanned, plans)],
         "unmapped": unmapped_labels(plans),

@@ -239,7 +239,8 @@ def _chosen(clips: Sequence[ClipPlan]) -> str:
 
 def _longest_gap(clips: Sequence[ClipPlan]) -> int:
     """Frames that are read in a row of which no clip is made."""
-    return max(after.span.start - before for before, after in zip([0, *(c.span.stop for c in clips)], clips))
+    ends = [0, *(clip.span.stop for clip in clips[:-1])]
+    return max(clip.span.start - end for end, clip in zip(ends, clips, strict=True))
 
 
 def _raw_frames(plan: RecordingPlan, root: Path) -> Iterator[bytes]:

@@ -18,6 +18,7 @@ from endocorpus.expect import _verdict
 from endocorpus.leaks import leak_edges
 from endocorpus.manifests import manifests_folder
 from endocorpus.mix import MixRow, _remark
+from endocorpus.records import Span
 from endocorpus.segment import SegmentConfig, segment
 from endocorpus.settings import load_settings
 from endocorpus.sources import _source
@@ -58,7 +59,7 @@ def mixture() -> dict[str, Any]:
 
 def cut(lengths: list[int]) -> tuple[int, int]:
     """Clips and frames that the product's own rule gives."""
-    spans = [span for length in lengths for span in segment(length, Fraction(30), PUBLISHED)]
+    spans = [span for length in lengths for span in segment(Span(start=0, stop=length), Fraction(30), PUBLISHED)]
     return len(spans), sum(map(len, spans))
 
 

@@ -140,7 +140,7 @@ def test_whole_numbers_lose_nothing_of_a_mask(zoom: int, left: int, top: int, ra
 
 
 def cut_into_clips(frames: int, config: SegmentConfig) -> tuple[ClipPlan, ...]:
-    spans = segment(frames, Fraction(25), config)
+    spans = segment(Span(start=0, stop=frames), Fraction(25), config)
     return tuple(ClipPlan(key=f"k-{i}", span=s, width=40, height=30, stride=config.stride) for i, s in enumerate(spans))
 
 

@@ -15,6 +15,12 @@ from endocorpus.segment import SegmentConfig, segment
 from endocorpus.settings import load_settings
 
 PUBLISHED = SegmentConfig(policy="endofm150")
+
+
+def whole(num_frames: int) -> Span:
+    return Span(start=0, stop=num_frames)
+
+
 rates = st.sampled_from([Fraction(25), Fraction(30), Fraction(30000, 1001), Fraction(50), Fraction(2), Fraction(1)])
 
 

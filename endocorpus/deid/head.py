@@ -31,6 +31,9 @@ Box = tuple[int, int, int, int]
 BACKBONE, HEAD = "outside-backbone", "outside-head"
 SIDE, FEATURES = 224, 1280
 BATCH = 8
+VIEWS = 8
+NO_QUESTION = -8.0
+"""Log-odds below which a frame is inside at first sight: other views of it could not change that."""
 FOLDS = 5
 SHARE = 0.2
 PRIOR = float(np.log(SHARE / (1 - SHARE)))
@@ -57,7 +60,7 @@ class Head:
 
     def probability(self, features_ND: Floats) -> npt.NDArray[np.float64]:
         """Probability of being outside, shape (N,), 0 to 1."""
-        return np.asarray(1 / (1 + np.exp(-np.clip(self.logits(features_ND), -60, 60))), np.float64)
+        return probability(self.logits(features_ND))
 
     def to_json(self) -> str:
         """The file of a head. It holds no picture, and nothing from which one could be made."""
@@ -67,6 +70,11 @@ class Head:
     def digest(self) -> str:
         """SHA-256 of the file, for an attestation."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+def probability(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """What log-odds stand for, 0 to 1."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -60, 60))), np.float64)
 
 
 def read_head(text: str) -> Head:
@@ -127,6 +135,25 @@ def cut(frame: Frame, content: Box | None) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(frame[top:bottom, left:right]))
 
 
+def views(frame: Frame, content: Box | None = None) -> Floats:
+    """What `describe` says of a frame seen in eight ways, shape (8, 1280): whole and without an eighth at each side,
+    each mirrored across, down, and both. There is no up in a body, so what one view alone says of tissue is chance.
+
+    Raises:
+        DataError: the network is missing or changed.
+    """
+    whole = np.asarray(cut(frame, content))
+    high, wide = whole.shape[0] // 8, whole.shape[1] // 8
+    middle = whole[high : whole.shape[0] - high, wide : whole.shape[1] - wide]
+    return describe(view[::down, ::across] for view in (whole, middle) for down in (1, -1) for across in (1, -1))
+
+
+def outside(head: Head, frame: Frame, content: Box | None = None) -> float:
+    """Log-odds of a frame to be outside: the mean over its views, or that of the first if it leaves no question."""
+    first = float(head.logits(describe([frame], content))[0])
+    return first if first < NO_QUESTION else float(head.logits(views(frame, content)).mean())
+
+
 def _small(frame: Frame, content: Box | None) -> Frame:
     image = cut(frame, content)
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0))
@@ -178,8 +205,7 @@ def calibrate(
         DataError: fewer than 20 frames of a kind, or a model is missing or changed.
     """
     start = start or shipped_head()
-    features = [np.stack([describe(group), describe(np.fliplr(frame) for frame in group)], axis=1)
-                for group in (list(frames_in), list(frames_out))]  # fmt: skip
+    features = [_seen(group) for group in (frames_in, frames_out)]
     if min(map(len, features)) < LEAST:
         told = " and ".join(f"{len(group)} {name}" for group, name in zip(features, ("inside", "outside"), strict=True))
         raise DataError(f"a head needs at least {LEAST} frames of each kind to be fitted on; there are {told}")
@@ -187,18 +213,30 @@ def calibrate(
     logits: list[list[float]] = [[], []]
     for fold in range(FOLDS):
         rest = [group[numbers != fold] for group, numbers in zip(features, folds, strict=True)]
-        head = fit(*map(_flat, rest), start=start, made=made)
+        head = fit(*map(_to_fit, rest), start=start, made=made)
         for kind, (group, numbers) in enumerate(zip(features, folds, strict=True)):
-            logits[kind] += head.logits(group[numbers == fold][:, 0]).tolist()
+            logits[kind] += _means(head, group[numbers == fold])
     return Calibration(
-        head=fit(*map(_flat, features), start=start, made=made),
+        head=fit(*map(_to_fit, features), start=start, made=made),
         held_out=count(logits[0], logits[1], enter, leave),
-        before=count(start.logits(features[0][:, 0]).tolist(), start.logits(features[1][:, 0]).tolist(), enter, leave),
+        before=count(*(_means(start, group) for group in features), enter, leave),
     )
 
 
-def _flat(pairs: Floats) -> Floats:
-    return pairs.reshape(-1, FEATURES)
+def _seen(frames: Iterable[Frame]) -> Floats:
+    """All views of frames, shape (frames, 8, 1280)."""
+    found = [views(frame) for frame in frames]
+    return np.stack(found) if found else np.zeros((0, VIEWS, FEATURES), np.float32)
+
+
+def _to_fit(seen: Floats) -> Floats:
+    """The views that a head is fitted on: the whole, and its mirror image."""
+    return seen[:, :2].reshape(-1, FEATURES)
+
+
+def _means(head: Head, seen: Floats) -> list[float]:
+    """Log-odds of frames, as `outside` tells them."""
+    return [float(head.logits(one).mean()) for one in seen]
 
 
 def count(logits_in: Sequence[float], logits_out: Sequence[float], enter: float, leave: float) -> HeldOut:

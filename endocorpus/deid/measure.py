@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from endocorpus.deid.head import Box, Frame, Head, cut, describe
+from endocorpus.deid.head import Box, Frame, Head, cut, outside, probability
 from endocorpus.deid.models import load
 from endocorpus.deid.outside import Look
 
@@ -37,8 +37,8 @@ def look_at(frames: Iterable[tuple[int, Frame]], head: Head, content: Box | None
     for number, frame in frames:
         thumb = _thumb(frame, content)
         change = 255.0 if before is None else float(np.abs(thumb - before).mean())
-        outside = float(head.probability(describe([frame], content))[0])
-        looks.append(Look(frame=number, outside=outside, face=face(frame, content), change=change))
+        chance = float(probability(np.array(outside(head, frame, content))))
+        looks.append(Look(frame=number, outside=chance, face=face(frame, content), change=change))
         before = thumb
     return tuple(looks)
 

@@ -195,7 +195,7 @@ def calibrate(
     """Fit a head on labelled frames, as near to `start` (the shipped one) as they allow.
 
     About 200 frames from several recordings are enough, in the order in which they were taken: the held-out figures
-    come from five runs of neighbouring frames, each judged by a head that did not see it. Mirror images are fitted too.
+    come from five runs of neighbouring frames, each judged by a head that did not see it.
 
     Args:
         frames_in: frames inside the body, RGB of shape (height, width, 3), cut to the endoscopic image.
@@ -213,11 +213,11 @@ def calibrate(
     logits: list[list[float]] = [[], []]
     for fold in range(FOLDS):
         rest = [group[numbers != fold] for group, numbers in zip(features, folds, strict=True)]
-        head = fit(*map(_to_fit, rest), start=start, made=made)
+        head = _fit_views(rest, start, made)
         for kind, (group, numbers) in enumerate(zip(features, folds, strict=True)):
             logits[kind] += _means(head, group[numbers == fold])
     return Calibration(
-        head=fit(*map(_to_fit, features), start=start, made=made),
+        head=_fit_views(features, start, made),
         held_out=count(logits[0], logits[1], enter, leave),
         before=count(*(_means(start, group) for group in features), enter, leave),
     )
@@ -229,9 +229,9 @@ def _seen(frames: Iterable[Frame]) -> Floats:
     return np.stack(found) if found else np.zeros((0, VIEWS, FEATURES), np.float32)
 
 
-def _to_fit(seen: Floats) -> Floats:
-    """The views that a head is fitted on: the whole, and its mirror image."""
-    return seen[:, :2].reshape(-1, FEATURES)
+def _fit_views(seen: Sequence[Floats], start: Head, made: str) -> Head:
+    """Every view counts as a quarter of a frame: they are much alike."""
+    return fit(*(some.reshape(-1, FEATURES) for some in seen), start=start, made=made, strength=VIEWS / 2)
 
 
 def _means(head: Head, seen: Floats) -> list[float]:

@@ -19,6 +19,10 @@ import numpy.typing as npt
 from endocorpus.records import Span
 
 Flags = npt.NDArray[np.bool_]
+WITNESSES = 3
+"""Looks that must be near a high one, on either side of it, before it can be found to be alone."""
+CONFIRMED = 0.25
+"""The part of the looks around a high one that must be high too, or it is alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +79,11 @@ _OUTSIDE = (Why.LOOKS, Why.FACE, Why.TEXT, Why.STILL, Why.MARGIN, Why.ENDS, Why.
 class Policy:
     """Thresholds, and lengths in seconds. The defaults are for recordings as they leave a hospital.
 
-    `enter` and `leave` are probabilities: looks above `leave` in a row that holds one above `enter` are outside; other
-    looks above `leave` are in doubt. A face counts from `face` on, and from `faint_face` on in a look above `leave`.
-    `gap` is the longest time between looks that proves anything, `still` how long a picture may stand still; None: for
-    ever. `per_second` is how often to look. Frames without any light stay if `black_stays`.
+    `enter` and `leave` are probabilities: looks above `leave` in a row that holds one above `enter` are outside, unless
+    many looks within `confirm` of that one do not agree; other looks above `leave` are in doubt. A face counts from
+    `face` on, and from `faint_face` on in a look above `leave`. `gap` is the longest time between looks that proves
+    anything, `still` how long a picture may stand still; None: for ever. `per_second` is how often to look, and
+    `per_second_closely` how often around a look above `leave`. Frames without any light stay if `black_stays`.
     """
 
     enter: float = 0.3
@@ -94,13 +99,15 @@ class Policy:
     text_share: float = 0.05
     still: float | None = 10.0
     still_change: float = 1.0
+    confirm: float = 0.5
     per_second: Fraction = Fraction(2)
+    per_second_closely: Fraction = Fraction(8)
     black_stays: bool = False
 
     def __post_init__(self) -> None:
         lengths = (self.gap, self.margin, self.shortest, self.head, self.tail, self.still or 0)
-        if self.per_second <= 0:
-            raise ValueError(f"looks per second must be more than none: {self}")
+        if min(self.per_second, self.per_second_closely) <= 0 or not self.confirm > 0:
+            raise ValueError(f"looks per second, and what confirms one, must be more than none: {self}")
         if not 0 < self.leave <= self.enter <= 1 or not all(0 <= length < 86_400 for length in lengths):
             raise ValueError(f"thresholds need 0 < leave <= enter <= 1, lengths 0 to a day: {self}")
 
@@ -173,8 +180,9 @@ def _findings(looks: Sequence[Look], seconds: Sequence[float], policy: Policy) -
     scores = np.array([look.outside for look in looks], np.float64)
     faces = np.array([look.face for look in looks], np.float64)
     high, out = scores >= policy.leave, np.zeros(len(looks), np.bool_)
+    proven = (scores >= policy.enter) & ~_alone(high, seconds, policy)
     for start, stop in _runs(high):
-        out[start:stop] = bool((scores[start:stop] >= policy.enter).any())
+        out[start:stop] = bool(proven[start:stop].any())
     return {
         Why.LOOKS: out,
         Why.UNSURE: high & ~out,
@@ -184,6 +192,22 @@ def _findings(looks: Sequence[Look], seconds: Sequence[float], policy: Policy) -
         ),
         Why.STILL: _still(looks, seconds, policy),
     }
+
+
+def _alone(high: Flags, seconds: Sequence[float], policy: Policy) -> Flags:
+    """Looks that too few of those around them confirm: many were near, before and after, and hardly any was high.
+
+    A higher score anywhere can only confirm more, and where few looks are near nobody is alone.
+    """
+    at, found = np.array(seconds, np.float64), np.zeros(len(high), np.bool_)
+    for index in np.flatnonzero(high):
+        sides = [
+            (at >= at[index] - policy.confirm) & (at < at[index]),
+            (at > at[index]) & (at <= at[index] + policy.confirm),
+        ]
+        both = sides[0] | sides[1]
+        found[index] = min(side.sum() for side in sides) >= WITNESSES and high[both].mean() < CONFIRMED
+    return found
 
 
 def _still(looks: Sequence[Look], seconds: Sequence[float], policy: Policy) -> Flags:

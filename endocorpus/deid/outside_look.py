@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
 
 import xxhash
@@ -16,6 +19,8 @@ from endocorpus.media.sampled import sampled
 from endocorpus.records import Media, MediaFacts
 
 BLACK = 22  # grey level up to which a provider's black may come out of a lossy codec
+CLOSE = 1.0
+"""Seconds around a look above `leave` in which is looked more often."""
 
 
 def look_outside(
@@ -39,18 +44,41 @@ def look_outside(
         Excluded: the recording cannot be decoded.
         DataError: a model is missing or changed.
     """
-    head = head or shipped_head()
-    numbers = look_frames(facts.num_frames, rate or facts.rate, policy.per_second, facts.digest)
+    head, pace = head or shipped_head(), rate or facts.rate
     black: set[int] = set()
 
-    def seen() -> Iterator[tuple[int, Frame]]:
-        for number, frame in sampled(media, facts, root, numbers):
-            if policy.black_stays and is_black(frame, content):
-                black.add(number)
-            yield number, frame
+    def look(numbers: Sequence[int]) -> tuple[Look, ...]:
+        def seen() -> Iterator[tuple[int, Frame]]:
+            for number, frame in sampled(media, facts, root, numbers):
+                if policy.black_stays and is_black(frame, content):
+                    black.add(number)
+                yield number, frame
 
-    looks = look_at(seen(), head, content)
-    return tuple(Look(frame=look.frame, outside=0.0) if look.frame in black else look for look in looks)
+        found = look_at(seen(), head, content)
+        return tuple(Look(frame=one.frame, outside=0.0) if one.frame in black else one for one in found)
+
+    first = look(look_frames(facts.num_frames, pace, policy.per_second, facts.digest))
+    return merge(first, look(look_closer(first, facts.num_frames, pace, policy, facts.digest)))
+
+
+def look_closer(looks: Sequence[Look], num_frames: int, rate: Fraction, policy: Policy, key: str) -> tuple[int, ...]:
+    """Frames to look at more often, around what may be outside: where does it begin, is it there at all?"""
+    reach = ceil(CLOSE * rate)
+    high = [look.frame for look in looks if look.outside >= policy.leave]
+    near = {frame for at in high for frame in range(at - reach, at + reach + 1)} - {look.frame for look in looks}
+    return tuple(frame for frame in look_frames(num_frames, rate, policy.per_second_closely, key) if frame in near)
+
+
+def merge(looks: Sequence[Look], closer: Sequence[Look]) -> tuple[Look, ...]:
+    """Both in order. A picture's standing still is told over the time between the first looks only: over less, a slow
+    hand would be taken for none. So what lies between two of them changed as much as the second did."""
+    at = [look.frame for look in looks]
+    places = [bisect(at, look.frame) for look in closer]
+    moved = [
+        replace(look, change=looks[min(place, len(looks) - 1)].change)
+        for look, place in zip(closer, places, strict=True)
+    ]
+    return tuple(sorted([*looks, *moved], key=lambda look: look.frame))
 
 
 def is_black(frame: Frame, content: Box) -> bool:

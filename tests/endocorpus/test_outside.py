@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -40,7 +41,8 @@ def recordings(draw: st.DrawFn) -> tuple[list[Look], int, Policy]:
              for frame in frames]  # fmt: skip
     lengths = st.floats(0, 6)
     policy = Policy(margin=draw(lengths), shortest=draw(lengths), head=draw(lengths), tail=draw(lengths),
-                    gap=draw(lengths), still=draw(st.none() | lengths))  # fmt: skip
+                    gap=draw(lengths), still=draw(st.none() | lengths),
+                    confirm=draw(st.sampled_from([0.2, 0.5, 0.6, 1.0, 2.0])))  # fmt: skip
     return looks, num_frames, policy
 
 
@@ -48,8 +50,13 @@ def chosen(stretches: tuple[Stretch, ...], doubts: bool = False) -> set[int]:
     return {frame for span in kept(stretches, doubts) for frame in range(span.start, span.stop)}
 
 
-def is_bad(look: Look, policy: Policy) -> bool:
-    return look.outside >= policy.enter or look.face >= policy.face or look.text_lines >= policy.text_lines
+def is_bad(look: Look, looks: list[Look], policy: Policy) -> bool:
+    """Whether a look alone takes frames away; one that six looks within half a second contradict is only a doubt."""
+    near = [one for one in looks if one is not look and abs(one.frame - look.frame) <= policy.confirm * RATE]
+    sides = sum(one.frame < look.frame for one in near), sum(one.frame > look.frame for one in near)
+    contradicted = min(sides) >= 3 and sum(one.outside >= policy.leave for one in near) < 0.25 * len(near)
+    out = look.outside >= policy.enter and not contradicted
+    return out or look.face >= policy.face or look.text_lines >= policy.text_lines
 
 
 @given(recordings())
@@ -75,7 +82,7 @@ def test_nothing_is_kept_near_a_look_that_is_against_it(recording: tuple[list[Lo
     for index, look in enumerate(looks):
         before = frames[index - 1] if index else -1
         after = frames[index + 1] if index + 1 < len(looks) else num_frames
-        if is_bad(look, policy):
+        if is_bad(look, looks, policy):
             reach = policy.margin * float(RATE)
             assert not any(before < f < after or abs(f - look.frame) <= reach for f in possible)
         elif look.outside >= policy.leave:
@@ -160,6 +167,21 @@ def test_a_faint_face_counts_only_where_the_head_is_unsure() -> None:
     sure, unsure = Look(frame=0, outside=0.01, face=0.4), Look(frame=0, outside=0.1, face=0.4)
     assert kept(judge([sure], 1, RATE, CLEANED)) == (Span(start=0, stop=1),)
     assert not kept(judge([unsure], 1, RATE, CLEANED), doubts=True)
+
+
+def test_a_look_that_those_around_it_contradict_is_a_doubt_and_one_that_they_confirm_is_not() -> None:
+    """Eight looks a second, of which some are high. Without looks around it, a single one is always outside."""
+    rate, numbers = Fraction(24), range(0, 48 * 24, 3)
+
+    def places(high: set[int], numbers: Sequence[int] = numbers) -> set[Place]:
+        looks = [Look(frame=n, outside=0.9 if n in high else 0.001) for n in numbers]
+        found = judge(looks, 48 * 24, rate, CLEANED)
+        return {s.place for s in found if s.span.start <= 600 < s.span.stop}
+
+    assert places({600}) == {Place.DOUBT}
+    assert places({600, 603, 606}) == places({594, 600, 609}) == {Place.OUTSIDE}, "a glimpse of three eighths"
+    assert places({600}, [n for n in numbers if n % 12 == 0]) == {Place.OUTSIDE}, "two looks a second prove nothing"
+    assert places({600}, [n for n in numbers if n <= 600 or n >= 608 + 12]) == {Place.OUTSIDE}, "one side is not enough"
 
 
 def test_a_picture_that_stands_still_goes_whole() -> None:

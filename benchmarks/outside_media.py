@@ -47,6 +47,9 @@ MEASURE_OUTSIDE = {
     "portraits": (f"{_FEAT}/*.jpg", 1.0),
     "cartoon": ("moviepy/moviepy_10_minutes/resources/bbb.mp4", 0.5),
 }
+PER_SECOND, RUN = 8.0, 48  # looks a second, and how many looks, of the runs that segments are planted from
+STILLS = ("portraits",)
+SKIP = {"campus": 30.0, "cartoon": 60.0, "woman": 5.0}  # seconds of these before their run
 # Left, top, right, bottom of faces, in parts of the picture: magnified, they are skin
 FIT_SKIN = {"driver": (0.42, 0.2, 0.62, 0.75), "snapshots": (0.3, 0.1, 0.55, 0.75)}
 ASTRONAUT = (0.36, 0.08, 0.55, 0.4)  # of the first of the photographs of scikit-image
@@ -63,19 +66,33 @@ def read(media: Path, name: str, table: dict[str, tuple[str, float]]) -> list[Fr
     return frames
 
 
-def read_file(path: Path, rate: float) -> Iterator[Frame]:
-    """`rate` frames per second of a video, or one still picture."""
+def run_of(media: Path, name: str) -> list[Frame]:
+    """Successive looks at one source of `MEASURE_OUTSIDE`, from its middle; a still is shown for a second."""
+    pattern, _ = MEASURE_OUTSIDE[name]
+    path = sorted(media.glob(pattern))[0]
+    if name in STILLS:
+        return read(media, name, MEASURE_OUTSIDE)
+    frames = list(read_file(path, PER_SECOND, most=RUN, skip=SKIP.get(name, 0)))
+    if not frames:
+        raise SystemExit(f"{name}: nothing in {media} is called {pattern}")
+    return frames
+
+
+def read_file(path: Path, rate: float, most: int = 10**6, skip: float = 0) -> Iterator[Frame]:
+    """`rate` frames per second of a video after its first `skip` seconds, at most so many; or one still picture."""
     if path.suffix.lower() in {".jpg", ".jpeg", ".png"}:
         with Image.open(path) as image:
             yield _small(image)
         return
     with av.open(str(path)) as container:
-        stream, due = container.streams.video[0], 0.0
+        stream, due = container.streams.video[0], skip
         stream.codec_context.thread_count = 1
         for number, frame in enumerate(container.decode(stream)):
             if number / float(stream.average_rate or 25) >= due:
                 yield _small(frame.to_image())
-                due += 1 / rate
+                due, most = due + 1 / rate, most - 1
+                if not most:
+                    return
 
 
 def _small(image: Image.Image) -> Frame:

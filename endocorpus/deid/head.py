@@ -219,7 +219,7 @@ def calibrate(
     return Calibration(
         head=_fit_views(features, start, made),
         held_out=count(logits[0], logits[1], enter, leave),
-        before=count(*(_means(start, group) for group in features), enter, leave),
+        before=count(_means(start, features[0]), _means(start, features[1]), enter, leave),
     )
 
 

@@ -20,9 +20,9 @@ from endocorpus.records import Span
 
 Flags = npt.NDArray[np.bool_]
 WITNESSES = 3
-"""Looks that must be near a high one, on either side of it, before it can be found to be alone."""
+"""Looks that must be near an odd one, on either side of it, before it can be found to be alone."""
 CONFIRMED = 0.25
-"""The part of the looks around a high one that must be high too, or it is alone."""
+"""The part of the looks around an odd one that must be odd too, or it is alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +79,12 @@ _OUTSIDE = (Why.LOOKS, Why.FACE, Why.TEXT, Why.STILL, Why.MARGIN, Why.ENDS, Why.
 class Policy:
     """Thresholds, and lengths in seconds. The defaults are for recordings as they leave a hospital.
 
-    `enter` and `leave` are probabilities: looks above `leave` in a row that holds one above `enter` are outside, unless
-    many looks within `confirm` of that one do not agree; other looks above `leave` are in doubt. A face counts from
-    `face` on, and from `faint_face` on in a look above `leave`. `gap` is the longest time between looks that proves
-    anything, `still` how long a picture may stand still; None: for ever. `per_second` is how often to look, and
-    `per_second_closely` how often around a look above `leave`. Frames without any light stay if `black_stays`.
+    `enter` and `leave` are probabilities: looks above `leave` in a row that holds one above `enter` are outside; other
+    looks above `leave` are in doubt. A face counts from `face` on, and from `faint_face` on in a look above `leave`.
+    What many looks within `confirm` before and after do not confirm, by being above `leave` or showing at least a faint
+    face, is in doubt as well. `gap` is the longest time between looks that proves anything, `still` how long a picture
+    may stand still; None: for ever. `per_second` is how often to look, and `per_second_closely` how often around what
+    is odd. Frames without any light stay if `black_stays`.
     """
 
     enter: float = 0.3
@@ -180,13 +181,14 @@ def _findings(looks: Sequence[Look], seconds: Sequence[float], policy: Policy) -
     scores = np.array([look.outside for look in looks], np.float64)
     faces = np.array([look.face for look in looks], np.float64)
     high, out = scores >= policy.leave, np.zeros(len(looks), np.bool_)
-    proven = (scores >= policy.enter) & ~_alone(high, seconds, policy)
+    face = (faces >= policy.face) | (high & (faces >= policy.faint_face))
+    alone = _alone(high | (faces >= policy.faint_face), seconds, policy)
     for start, stop in _runs(high):
-        out[start:stop] = bool(proven[start:stop].any())
+        out[start:stop] = bool(((scores >= policy.enter) & ~alone)[start:stop].any())
     return {
         Why.LOOKS: out,
-        Why.UNSURE: high & ~out,
-        Why.FACE: (faces >= policy.face) | (high & (faces >= policy.faint_face)),
+        Why.UNSURE: (high & ~out) | (face & alone),
+        Why.FACE: face & ~alone,
         Why.TEXT: np.array(
             [look.text_lines >= policy.text_lines or look.text_share > policy.text_share for look in looks], np.bool_
         ),
@@ -194,19 +196,17 @@ def _findings(looks: Sequence[Look], seconds: Sequence[float], policy: Policy) -
     }
 
 
-def _alone(high: Flags, seconds: Sequence[float], policy: Policy) -> Flags:
-    """Looks that too few of those around them confirm: many were near, before and after, and hardly any was high.
+def _alone(odd: Flags, seconds: Sequence[float], policy: Policy) -> Flags:
+    """Looks that those around them do not confirm: many were near, before and after, and hardly any was odd.
 
-    A higher score anywhere can only confirm more, and where few looks are near nobody is alone.
+    More odd looks can only confirm more, and where few looks are near nobody is alone.
     """
-    at, found = np.array(seconds, np.float64), np.zeros(len(high), np.bool_)
-    for index in np.flatnonzero(high):
-        sides = [
-            (at >= at[index] - policy.confirm) & (at < at[index]),
-            (at > at[index]) & (at <= at[index] + policy.confirm),
-        ]
-        both = sides[0] | sides[1]
-        found[index] = min(side.sum() for side in sides) >= WITNESSES and high[both].mean() < CONFIRMED
+    at, found = np.array(seconds, np.float64), np.zeros(len(odd), np.bool_)
+    for index in np.flatnonzero(odd):
+        away = at - at[index]
+        before, after = (away < 0) & (away >= -policy.confirm), (away > 0) & (away <= policy.confirm)
+        enough = min(before.sum(), after.sum()) >= WITNESSES
+        found[index] = enough and odd[before | after].mean() < CONFIRMED
     return found
 
 

@@ -20,7 +20,7 @@ from endocorpus.records import Media, MediaFacts
 
 BLACK = 22  # grey level up to which a provider's black may come out of a lossy codec
 CLOSE = 1.0
-"""Seconds around a look above `leave` in which is looked more often."""
+"""Seconds around an odd look in which is looked more often."""
 
 
 def look_outside(
@@ -64,8 +64,8 @@ def look_outside(
 def look_closer(looks: Sequence[Look], num_frames: int, rate: Fraction, policy: Policy, key: str) -> tuple[int, ...]:
     """Frames to look at more often, around what may be outside: where does it begin, is it there at all?"""
     reach = ceil(CLOSE * rate)
-    high = [look.frame for look in looks if look.outside >= policy.leave]
-    near = {frame for at in high for frame in range(at - reach, at + reach + 1)} - {look.frame for look in looks}
+    odd = [look.frame for look in looks if look.outside >= policy.leave or look.face >= policy.face]
+    near = {frame for at in odd for frame in range(at - reach, at + reach + 1)} - {look.frame for look in looks}
     return tuple(frame for frame in look_frames(num_frames, rate, policy.per_second_closely, key) if frame in near)
 
 

@@ -54,9 +54,10 @@ def is_bad(look: Look, looks: list[Look], policy: Policy) -> bool:
     """Whether a look alone takes frames away; one that six looks within half a second contradict is only a doubt."""
     near = [one for one in looks if one is not look and abs(one.frame - look.frame) <= policy.confirm * RATE]
     sides = sum(one.frame < look.frame for one in near), sum(one.frame > look.frame for one in near)
-    contradicted = min(sides) >= 3 and sum(one.outside >= policy.leave for one in near) < 0.25 * len(near)
-    out = look.outside >= policy.enter and not contradicted
-    return out or look.face >= policy.face or look.text_lines >= policy.text_lines
+    odd = sum(one.outside >= policy.leave or one.face >= policy.faint_face for one in near)
+    contradicted = min(sides) >= 3 and odd < 0.25 * len(near)
+    out = look.outside >= policy.enter or look.face >= policy.face
+    return (out and not contradicted) or look.text_lines >= policy.text_lines
 
 
 @given(recordings())
@@ -85,7 +86,7 @@ def test_nothing_is_kept_near_a_look_that_is_against_it(recording: tuple[list[Lo
         if is_bad(look, looks, policy):
             reach = policy.margin * float(RATE)
             assert not any(before < f < after or abs(f - look.frame) <= reach for f in possible)
-        elif look.outside >= policy.leave:
+        elif look.outside >= policy.leave or look.face >= policy.face:
             assert not any(before < frame < after for frame in sure)
 
 
@@ -173,12 +174,14 @@ def test_a_look_that_those_around_it_contradict_is_a_doubt_and_one_that_they_con
     """Eight looks a second, of which some are high. Without looks around it, a single one is always outside."""
     rate, numbers = Fraction(24), range(0, 48 * 24, 3)
 
-    def places(high: set[int], numbers: Sequence[int] = numbers) -> set[Place]:
-        looks = [Look(frame=n, outside=0.9 if n in high else 0.001) for n in numbers]
+    def places(high: set[int], numbers: Sequence[int] = numbers, face: float = 0.0) -> set[Place]:
+        looks = [Look(frame=n, outside=0.9 if n in high and not face else 0.001, face=face if n in high else 0.0)
+                 for n in numbers]  # fmt: skip
         found = judge(looks, 48 * 24, rate, CLEANED)
         return {s.place for s in found if s.span.start <= 600 < s.span.stop}
 
-    assert places({600}) == {Place.DOUBT}
+    assert places({600}) == places({600}, face=0.9) == {Place.DOUBT}
+    assert places({597, 600, 606}, face=0.9) == {Place.OUTSIDE}
     assert places({600, 603, 606}) == places({594, 600, 609}) == {Place.OUTSIDE}, "a glimpse of three eighths"
     assert places({600}, [n for n in numbers if n % 12 == 0]) == {Place.OUTSIDE}, "two looks a second prove nothing"
     assert places({600}, [n for n in numbers if n <= 600 or n >= 608 + 12]) == {Place.OUTSIDE}, "one side is not enough"

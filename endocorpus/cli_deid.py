@@ -90,3 +90,24 @@ def new_signing_key(file: Path) -> None:
     from endocorpus.deid.keys import new_signing_key as make
 
     click.echo(f"{file}: new signing key; its public half is {public_key(make(file))}")
+
+
+@deid.command("calibrate")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The head's file to write.")
+@click.option(
+    "--head",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Start from this one, not from the one that ships.",
+)
+def calibrate(folder: Path, out: Path, head: Path | None) -> None:
+    """Fit the detector of frames outside the body on FOLDER/inside and FOLDER/outside, images of your site.
+
+    Some 200 images from several recordings, cut to the endoscopic image, their names in the order of filming.
+    A head that misses more outside frames than before, among those held out, is not written.
+    """
+    from endocorpus.deid.calibrating import calibrate_folders, load_head, told
+
+    done = calibrate_folders(folder, out, start=load_head(head) if head else None)
+    for line in told(done):
+        click.echo(line)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from endocorpus.cli import main
 from endocorpus.deid.calibrating import calibrate_folders, load_head, told
 from endocorpus.deid.head import outside, shipped_head
 from endocorpus.errors import DataError, UsageError
@@ -45,6 +47,15 @@ def test_a_site_fits_its_own_head(labelled: Path, tmp_path: Path) -> None:
     assert outside(head, picture) < outside(shipped_head(), picture) or outside(head, picture) < -4
     assert "TESTCASE" not in (tmp_path / "head.json").read_text() + "".join(told(done))
     assert done.head.digest() in told(done)[-1] and "0 of 20 outside missed" in told(done)[1]
+
+
+def test_the_command_writes_the_head_and_says_how_it_did(labelled: Path, tmp_path: Path) -> None:
+    out = tmp_path / "head.json"
+    done = CliRunner().invoke(main, ["deid", "calibrate", str(labelled), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert load_head(out).digest() in done.output and "TESTCASE" not in done.output
+    again = CliRunner().invoke(main, ["deid", "calibrate", str(labelled), "--out", str(out)])
+    assert again.exit_code == 2 and "there already" in again.output
 
 
 def test_a_head_that_misses_more_is_not_written(labelled: Path, tmp_path: Path) -> None:

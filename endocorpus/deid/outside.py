@@ -91,7 +91,7 @@ class Policy:
     leave: float = 0.05
     gap: float = 2.0
     margin: float = 3.0
-    shortest: float = 10.0
+    shortest: float = 5.0
     head: float = 10.0
     tail: float = 10.0
     face: float = 0.5

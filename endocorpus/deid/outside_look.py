@@ -21,6 +21,8 @@ from endocorpus.records import Media, MediaFacts
 BLACK = 22  # grey level up to which a provider's black may come out of a lossy codec
 CLOSE = 1.0
 """Seconds around an odd look in which is looked more often."""
+SUSPECT = 0.2
+"""Times `leave`: what a look is odd from. It costs no frame, and half a second of skin can hide beside such a look."""
 
 
 def look_outside(
@@ -64,7 +66,7 @@ def look_outside(
 def look_closer(looks: Sequence[Look], num_frames: int, rate: Fraction, policy: Policy, key: str) -> tuple[int, ...]:
     """Frames to look at more often, around what may be outside: where does it begin, is it there at all?"""
     reach = ceil(CLOSE * rate)
-    odd = [look.frame for look in looks if look.outside >= policy.leave or look.face >= policy.face]
+    odd = [look.frame for look in looks if look.outside >= SUSPECT * policy.leave or look.face >= policy.face]
     near = {frame for at in odd for frame in range(at - reach, at + reach + 1)} - {look.frame for look in looks}
     return tuple(frame for frame in look_frames(num_frames, rate, policy.per_second_closely, key) if frame in near)
 

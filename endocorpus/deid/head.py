@@ -118,9 +118,14 @@ def describe(frames: Iterable[Frame], content: Box | None = None) -> Floats:
     Raises:
         DataError: the network is missing or changed.
     """
+    return _described(_small(frame, content) for frame in frames)
+
+
+def _described(pictures: Iterable[Frame]) -> Floats:
+    """What the network says of pictures of shape (224, 224, 3)."""
     network, out, batch = load(BACKBONE), [], []
-    for frame in frames:
-        batch.append(_small(frame, content))
+    for picture in pictures:
+        batch.append(picture)
         if len(batch) == BATCH:
             out.append(network(np.stack(batch)))
             batch = []
@@ -142,10 +147,10 @@ def views(frame: Frame, content: Box | None = None) -> Floats:
     Raises:
         DataError: the network is missing or changed.
     """
-    whole = np.asarray(cut(frame, content))
-    high, wide = whole.shape[0] // 8, whole.shape[1] // 8
-    middle = whole[high : whole.shape[0] - high, wide : whole.shape[1] - wide]
-    return describe(view[::down, ::across] for view in (whole, middle) for down in (1, -1) for across in (1, -1))
+    left, top, right, bottom = content or (0, 0, frame.shape[1], frame.shape[0])
+    wide, high = (right - left) // 8, (bottom - top) // 8
+    two = (_small(frame, content), _small(frame, (left + wide, top + high, right - wide, bottom - high)))
+    return _described(view[::down, ::across] for view in two for down in (1, -1) for across in (1, -1))
 
 
 def outside(head: Head, frame: Frame, content: Box | None = None) -> float:

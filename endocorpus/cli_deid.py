@@ -49,7 +49,7 @@ def secret_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group(cls=Commands)
 def deid() -> None:
-    """Keys of pseudonyms and signatures, and the attestation of a corpus."""
+    """Keys of pseudonyms and signatures, a head of one's own, and the attestation of a corpus."""
 
 
 @deid.command("new-key")

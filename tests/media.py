@@ -6,6 +6,7 @@ import io
 import subprocess
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
@@ -15,17 +16,27 @@ import numpy.typing as npt
 from PIL import Image
 
 from endocorpus.corpus.manifest import Corpus
+from endocorpus.phantom import plan_recording
 from endocorpus.phantom.overlay import draw_frame_counter, read_frame_counter
+from endocorpus.phantom.scene import Scene
 
 Frame = npt.NDArray[np.uint8]
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 
 
+@cache
+def mucosa(width: int, height: int) -> Frame:
+    """A picture of tissue without anything written on it, in which the camera looks along the lumen."""
+    traits = plan_recording(7, light="WL", size=(max(width, 64), max(height, 64)), frames=1, overlays=False)
+    picture = Image.fromarray(Scene(traits, 7).render(0)[0])
+    middle = picture.crop((picture.width // 4, picture.height // 4, 3 * picture.width // 4, 3 * picture.height // 4))
+    return np.asarray(middle.resize((width, height), Image.Resampling.BICUBIC), np.uint8)
+
+
 def numbered_frame(number: int, width: int = 160, height: int = 128) -> Frame:
-    """A soft moving pattern with the frame's number in a strip at the bottom."""
-    y, x = np.mgrid[0:height, 0:width]
-    red = 128 + 60 * np.sin((x + 3 * number) / 17) * np.cos(y / 23)
-    frame = np.stack([red, red * 0.55, red * 0.4], axis=-1).astype(np.uint8)
+    """Tissue that moves, with the frame's number in a strip at the bottom."""
+    tissue = mucosa(width, height)
+    frame = np.roll(np.concatenate([tissue, tissue[:, ::-1]], axis=1), -3 * number, axis=1)[:, :width].copy()
     draw_frame_counter(frame, number)
     return frame
 

@@ -22,7 +22,7 @@ def filters(facts: MediaFacts, cut: Cut, filled: Sequence[Filled]) -> Iterator[F
     """Filters for pictures as they are stored, in their order; none where all is shown."""
     if cut == Cut() and not filled:
         return
-    if facts.width != facts.stored_width:
+    if (facts.width, facts.height) != (facts.stored_width, facts.stored_height):
         yield "scale", {"w": facts.width, "h": facts.height, "flags": "bicubic"}
         yield "setsar", {"sar": 1}
     width, height = cut.leaves(facts)

@@ -42,7 +42,7 @@ def sampled(
         return
     if media.kind == "frames":
         for number in wanted:
-            yield number, _scaled(_picture(root / media.paths[number], number), facts, grey)
+            yield number, _scaled(_picture(root / media.paths[number], number, len(media.paths)), facts, grey)
         return
     path = root / media.paths[0]
     if facts.container == "dicom" and facts.codec == "pictures":
@@ -68,13 +68,13 @@ def _chosen(frames: Iterator[Callable[[], Frame]], wanted: Sequence[int]) -> Ite
     raise Excluded(Stage.DEID, Reason.DAMAGED, f"frame {due} was to be looked at, but frames end before it")
 
 
-def _picture(path: Path, number: int) -> Frame:
+def _picture(path: Path, number: int, count: int) -> Frame:
     try:
         with open_image(path) as image:
             return as_rgb(image)
     except Exception as error:  # noqa: BLE001 - decoders of damaged images raise whatever they stumble over
         pass_on_machine_error(error)
-        detail = f"image {number + 1} cannot be decoded: {type(error).__name__}"
+        detail = f"image {number + 1} of {count} cannot be decoded: {type(error).__name__}"
         raise Excluded(Stage.DEID, Reason.DAMAGED, detail) from None
 
 
@@ -107,7 +107,7 @@ def _displayed(frame: Any, facts: MediaFacts, grey: tuple[int, int] | None) -> F
     if (frame.height, frame.width) != (
         (facts.stored_width, facts.stored_height) if swapped else (facts.stored_height, facts.stored_width)
     ):
-        raise Excluded(Stage.DEID, Reason.FRAME_SIZE_CHANGES, "a frame has not the size that was probed")
+        raise Excluded(Stage.DEID, Reason.FRAME_SIZE_CHANGES, "the picture's size changes midway")
     width, height = size[::-1] if swapped else size
     kind = "gray" if grey else "rgb24"
     return np.ascontiguousarray(turn(frame.to_ndarray(format=kind, width=width, height=height, interpolation="AREA")))

@@ -90,9 +90,12 @@ def draw_frame_counter(frame: Frame, index: int) -> None:
     """Draw the number ``index`` (modulo 65536) as blocks along the bottom of any frame, in place."""
     number = index % 65536
     bits = f"10{number:016b}{_check(number):02b}"
+    # Half of the strips, by a hash of the number (Knuth), are negatives: what stands still would be taken for a part of
+    # the device, and hidden.
+    white = "10"[number * 40503 >> 15 & 1]
     top, edges = _cells(*frame.shape[:2])
     for cell, bit in enumerate(bits):
-        frame[top:, edges[cell] : edges[cell + 1]] = 235 if bit == "1" else 16
+        frame[top:, edges[cell] : edges[cell + 1]] = 235 if bit == white else 16
 
 
 def read_frame_counter(frame_rgb: Frame) -> int:
@@ -110,6 +113,8 @@ def read_frame_counter(frame_rgb: Frame) -> int:
         if 90 < level < 160:
             raise ValueError(f"no frame counter here: a block of the strip is grey ({level:.0f})")
         bits += "1" if level >= 160 else "0"
+    if bits[0] == "0":
+        bits = bits.translate({ord("0"): "1", ord("1"): "0"})
     number, check = int(bits[2:18], 2), int(bits[18:], 2)
     if bits[:2] != "10" or check != _check(number):
         raise ValueError(f"no frame counter here: the strip reads {bits}")

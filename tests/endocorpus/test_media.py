@@ -26,7 +26,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from endocorpus.config import BuildConfig
-from endocorpus.deid.decide import decide
 from endocorpus.media.encode import encode, picture_size
 from endocorpus.media.ffmpeg_run import _running
 from endocorpus.media.frames import keyframe
@@ -183,7 +182,7 @@ def first_frame(clip: EncodedClip) -> npt.NDArray[np.uint8]:
 def test_images_of_any_known_kind_keep_their_grey(tmp_path: Path, kind: str) -> None:
     mode, _, suffix = kind.partition(" ")
     suffix = suffix or "png"
-    grey = np.tile(np.linspace(20, 230, 64), (64, 1))
+    grey = np.tile(np.linspace(40, 230, 64), (64, 1))
     for number in range(10):
         pixels = (grey * 257).astype(np.uint16) if mode == "I;16" else grey.astype(np.uint8)
         image = Image.fromarray(pixels)
@@ -227,7 +226,7 @@ def test_damaged_headers_of_images_are_not_talked_about(tmp_path: Path) -> None:
     """Warnings, which are errors in these tests, would quote what stands in them."""
     for number in range(10):
         broken = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0"
-        Image.new("RGB", (64, 64)).save(tmp_path / f"{number}.jpg", exif=broken)
+        Image.new("RGB", (64, 64), (120, 60, 50)).save(tmp_path / f"{number}.jpg", exif=broken)
     _, [clip] = build_clips(tmp_path, recording(*(f"{n}.jpg" for n in range(10)), kind="frames"))
     assert clip.num_frames == 10
 
@@ -407,7 +406,6 @@ def test_frame_folders_with_a_bad_image(tmp_path: Path) -> None:
     (tmp_path / paths[4]).write_bytes(whole[: len(whole) // 2])
     found = excluded(tmp_path, recording(*paths, kind="frames"))
     assert found.reason is Reason.DAMAGED and "image 5 of 10" in found.detail
-    shutil.rmtree(tmp_path / "clips 100%")
     (tmp_path / paths[4]).write_bytes(b"not an image")
     found = excluded(tmp_path, recording(*paths, kind="frames"))
     assert found.reason is Reason.NOT_A_VIDEO and "image 5 of 10" in found.detail
@@ -484,12 +482,12 @@ def test_what_libav_takes_for_trouble_of_the_machine_is_told_apart(tmp_path: Pat
         assert caught.value.reason in {Reason.NOT_A_VIDEO, Reason.DAMAGED, Reason.NO_VIDEO_STREAM}
 
 
-def test_private_recordings_are_not_cleared(tmp_path: Path) -> None:
+def test_private_recordings_in_doubt_are_not_cleared(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", 30)
-    facts = probe(Media(kind="video", paths=("a.mp4",)), tmp_path)
     with pytest.raises(Excluded) as caught:
-        decide(load_source("folder"), facts, ())
-    assert caught.value.reason is Reason.NOT_CLEARED and caught.value.frames == 30
+        plan_recording(recording("a.mp4"), tmp_path, load_source("folder"), CONFIG)
+    assert caught.value.reason is Reason.IN_DOUBT and caught.value.frames == 30
+    assert caught.value.detail == "few_frames"
     plan = plan_recording(recording("a.mp4"), tmp_path, PUBLIC, CONFIG)
     forged = object.__new__(RecordingPlan)
     for name in ("recording", "facts", "clips"):

@@ -76,7 +76,6 @@ class Reason(StrEnum):
     CUT_AWAY = "cut_away"
     TOO_SHORT = "too_short"
     TOO_LONG = "too_long"
-    NOT_CLEARED = "not_cleared"
     IN_DOUBT = "in_doubt"
     NOTHING_INSIDE = "nothing_inside"
     NOTHING_SHOWN = "nothing_shown"
@@ -107,7 +106,6 @@ REASON_TEXT: Mapping[Reason, str] = MappingProxyType(
         Reason.CUT_AWAY: "Of the picture, less than 16 pixels are left after encode.cut and what must not be shown.",
         Reason.TOO_SHORT: "The recording is shorter than the shortest clip.",
         Reason.TOO_LONG: "The recording would become more clips than one pass can write.",
-        Reason.NOT_CLEARED: "A private recording stays in quarantine until it is de-identified and signed off.",
         Reason.IN_DOUBT: "The picture is not proven to be free of names, so the private recording is in quarantine.",
         Reason.NOTHING_INSIDE: "No stretch is left in which the camera was surely inside the body.",
         Reason.NOTHING_SHOWN: "No picture is left when all that is not moving tissue is taken away.",

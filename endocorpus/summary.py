@@ -10,6 +10,7 @@ from typing import Any
 from endocorpus.config import BuildConfig
 from endocorpus.console import duration
 from endocorpus.corpus.manifest import REPORT, Corpus
+from endocorpus.records import Reason
 from endocorpus.release import standing
 from endocorpus.report.stats import Table, compute
 from endocorpus.report.text import count, rate, size
@@ -79,14 +80,16 @@ def left_out(corpus: Corpus, gone: Collection[str]) -> Iterator[str]:
         yield f"{count(len(gone), 'recording')} that this corpus held before {are} gone: {some}"
 
 
+_KEPT_BACK = (Reason.IN_DOUBT, Reason.NOTHING_INSIDE, Reason.NOTHING_SHOWN, Reason.LEAK_FOUND, Reason.NO_CONSENT)
+
+
 def why_empty(corpus: Corpus) -> str:
     """What became of the recordings of a corpus without clips."""
     reasons = corpus.descriptor["counts"]["excluded_by_reason"]
-    if reasons.get("not_cleared"):
+    if kept_back := sum(reasons.get(reason, 0) for reason in _KEPT_BACK):
         return (
-            f"{corpus.root}: no clip was written: {count(reasons['not_cleared'], 'private recording')} in quarantine. "
-            "De-identification of the picture is not part of this version; a folder whose owner publishes it is built "
-            "with --privacy public"
+            f"{corpus.root}: no clip was written: {count(kept_back, 'recording')} kept back by de-identification. "
+            "Why, is in the exclusions above; nothing overrules it"
         )
     return f"{corpus.root}: no clip was written; see the exclusions above"
 

@@ -67,7 +67,7 @@ def corpus_said(**changes: Any) -> CorpusFacts:
         "models": {"text-detector": MODEL},
         "ids": "keyed",
         "dates": "dropped",
-        "quarantined": {"not_cleared": 2},
+        "quarantined": {"in_doubt": 2},
     }
     return CorpusFacts.model_validate(facts | changes)
 

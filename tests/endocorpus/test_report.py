@@ -324,7 +324,7 @@ def test_corpus_without_clips_says_so_first(quarantined: Corpus) -> None:
     assert first < seen.text.index("The licence is unverified.") < seen.text.index("Key figures", first)
     assert seen.facts["Recordings"] == ["0", "1 left out"]
     assert seen.facts["Length"][0] == "0.0 s"
-    assert REASON_TEXT[Reason.NOT_CLEARED] in seen.text
+    assert REASON_TEXT[Reason.IN_DOUBT] in seen.text
     assert "No recording was cleared." in seen.text
     assert seen.all("img") == seen.all("svg") == []
     assert NOT_EXAMINED in seen.text
@@ -364,7 +364,7 @@ def test_statistics_add_and_are_json(corpus: Corpus, quarantined: Corpus) -> Non
     assert both.clips == 4
     assert both.clip_seconds == one.clip_seconds
     assert both.brightness.lowest == one.brightness.lowest
-    assert both.reasons.rows.keys() == {("unexpected_file",), ("too_short",), ("not_cleared",)}
+    assert both.reasons.rows.keys() == {("unexpected_file",), ("too_short",), ("in_doubt",)}
     written = json.loads(json.dumps(both.to_json(), allow_nan=False))
     assert written["seconds"] == pytest.approx(10.01, abs=1e-5)
     assert "microseconds" not in written

@@ -332,10 +332,10 @@ def test_10_names_of_patients_are_told_to_nobody(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("consent", "reason"),
-    [("yes", Reason.NOT_CLEARED), ("YES ", Reason.NOT_CLEARED), ("no", Reason.NO_CONSENT), ("0", Reason.NO_CONSENT)],
+    [("yes", Reason.IN_DOUBT), ("YES ", Reason.IN_DOUBT), ("no", Reason.NO_CONSENT), ("0", Reason.NO_CONSENT)],
 )
 def test_10_consent_that_is_not_given_is_the_reason(consent: str, reason: Reason, tmp_path: Path) -> None:
-    write_video(tmp_path / "colonoscope" / "E1" / "a.mp4", 3, size=(64, 48))
+    write_video(tmp_path / "colonoscope" / "E1" / "a.mp4", 30, size=(64, 48))
     plant(tmp_path, {"labels.csv": f"exam_id,procedure,finding,consent\nE1,colonoscopy,polyp,{consent}\n"})
     (recording,) = scan(load_source("renji"), tmp_path, names=NAMES).recordings
     with pytest.raises(Excluded) as excluded:

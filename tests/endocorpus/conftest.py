@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,36 @@ import pytest
 from endocorpus.build import build
 from endocorpus.config import BuildConfig
 from endocorpus.corpus.manifest import Corpus
+from endocorpus.deid.look import Seen
 from endocorpus.deid.pseudonym import Key, KeyedNames
+from endocorpus.records import Cleared, MediaFacts, Span
 from endocorpus.settings import load_settings
 from endocorpus.sources import load_source
+from endocorpus.sources.layout import Source
 from tests.endocorpus.phantoms import Trees, tree_renderer
 from tests.media import write_frames, write_video
 
 PUBLIC = load_source("folder", "public")
 NAMES = KeyedNames(key=Key(bytes(range(32))), site="ward")  # for private sources; public ones do not look at them
 CONFIG = load_settings(BuildConfig, overrides=["segment.clip_seconds=1.0", "shards.max_clips=3"])
+
+
+def show_all(source: Source, facts: MediaFacts, rate: Fraction, seen: Seen) -> Cleared:
+    """Stands for `deid.decide.decide` where a test is about what comes after a private recording was cleared: films of
+    tests are too short to leave no doubt."""
+    return Cleared(
+        by="a test",
+        measures=(),
+        doubts=(),
+        looked_for=(),
+        removed={},
+        crop=(0, 0, facts.width, facts.height),
+        filled=(),
+        boxes=(),
+        kept=(Span(start=0, stop=facts.num_frames),),
+        outside={},
+        parameters="00" * 32,
+    )
 
 
 def good_tree(root: Path) -> Path:

@@ -21,11 +21,10 @@ from endocorpus.media.dicom import dicom_facts, stream_in_memory
 from endocorpus.media.probe import probe
 from endocorpus.phantom.dicom import PLANTED, write_dicom
 from endocorpus.phantom.plan import plan_recording
-from endocorpus.phantom.scene import frames
 from endocorpus.records import Excluded, Media, Reason
 from endocorpus.settings import load_settings
 from endocorpus.sources import load_source
-from tests.media import clip_numbers
+from tests.media import clip_numbers, numbered_frame
 
 PUBLIC = load_source("folder", "public")
 CONFIG = load_settings(BuildConfig, overrides=["segment.clip_seconds=0.4", "segment.min_seconds=0.1", "encode.crf=10"])
@@ -36,10 +35,15 @@ SYNTAXES = ("h264", "jpeg", "rgb")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One DICOM file of 25 numbered frames for each syntax."""
     root = tmp_path_factory.mktemp("dicom")
-    traits = plan_recording(3, frames=25, size=(128, 96), frame_counter=True, overlays=False)
+    traits = plan_recording(3, frames=25, size=(128, 96), overlays=False)
     for syntax in SYNTAXES:
         write_dicom(
-            root / syntax / "IMG_0001.dcm", (p for p, _ in frames(traits, 3)), traits, syntax=syntax, crf=10, gop=10
+            root / syntax / "IMG_0001.dcm",
+            (numbered_frame(number, 128, 96) for number in range(25)),
+            traits,
+            syntax=syntax,
+            crf=10,
+            gop=10,
         )
     return root
 

@@ -29,11 +29,11 @@ from endocorpus.deid.search import sought
 from endocorpus.deid.vault import open_vault
 from endocorpus.errors import DataError, UsageError
 from endocorpus.naming import Names, make_id
-from endocorpus.records import Cleared, Exclusion, Reason
+from endocorpus.records import Exclusion, Reason
 from endocorpus.settings import load_settings
 from endocorpus.sources import load_source
 from endocorpus.verify import verify
-from tests.endocorpus.conftest import NAMES, PUBLIC, fingerprint
+from tests.endocorpus.conftest import NAMES, PUBLIC, fingerprint, show_all
 from tests.endocorpus.test_labels import kumc_tree
 from tests.endocorpus.test_traps import plant, polyp, voc
 from tests.media import write_frames, write_video
@@ -92,13 +92,7 @@ def cleared() -> Iterator[None]:
 
 
 def clear(patch: pytest.MonkeyPatch) -> None:
-    from endocorpus.deid import decide
-
-    def only_consent(source: object, facts: object, labels: object) -> Cleared:
-        decide.decide(PUBLIC, facts, labels)  # type: ignore[arg-type]
-        return Cleared(by="a test", looked_for=(), removed={})
-
-    patch.setattr("endocorpus.plan.decide", only_consent)
+    patch.setattr("endocorpus.plan.decide", show_all)
 
 
 def made_of(tree: Path, out: Path, names: Names) -> Corpus:

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 
@@ -17,34 +16,21 @@ import endocorpus.plan
 from endocorpus.cli import main
 from endocorpus.corpus.files import digest_bytes
 from endocorpus.corpus.manifest import Corpus, open_corpus, table_bytes, write_descriptor
-from endocorpus.corpus.schema import DEID, TABLES
 from endocorpus.deid.attest import ATTESTATION, Check, Measure
 from endocorpus.deid.chain import public_key, sha256
 from endocorpus.deid.describe import clip_hashes, clips_digest, load_attestation
 from endocorpus.deid.evidence import findings_of, masks_of
 from endocorpus.deid.keys import new_signing_key
 from endocorpus.deid.pseudonym import new_key
-from endocorpus.records import Cleared, RecordingPlan
+from endocorpus.records import RecordingPlan
 from endocorpus.release import REVIEWS, settle, standing, take_in
 from endocorpus.rows import Row, deid_row
 from tests.browser import browser
+from tests.endocorpus.conftest import show_all
 from tests.media import write_video
 
 NAMES = ("Müller Hans", "王小明")
 HASH = "ab" * 32
-_COUNTS = DEID.field("removed").type
-_EDGES = [pa.field(edge, pa.int32(), nullable=False) for edge in ("left", "top", "right", "bottom")]
-_SPAN = [pa.field(edge, pa.int64(), nullable=False) for edge in ("start", "stop")]
-_COLUMNS = {
-    "measures": pa.list_(pa.string()),
-    "doubts": pa.list_(pa.string()),
-    "crop": pa.struct(_EDGES),
-    "boxes": pa.list_(pa.struct([*_SPAN, *_EDGES])),
-    "outside": _COUNTS,
-    "outside_frames": pa.int64(),
-    "parameters": pa.string(),
-    "checks": _COUNTS,
-}
 
 
 def finding(recording: int) -> Row:
@@ -74,15 +60,12 @@ def run(*args: object) -> Result:
 def cleared() -> Iterator[None]:
     """Recordings pass with made-up findings: this is about what is done with findings, not about making them."""
     with pytest.MonkeyPatch.context() as patch:
-        columns = {**{field.name: field for field in DEID}, **{n: pa.field(n, t) for n, t in _COLUMNS.items()}}
-        patch.setitem(TABLES, "deid", pa.schema(list(columns.values())))
         known: dict[str, int] = {}
 
         def row(plan: RecordingPlan) -> Row:
             return deid_row(plan) | finding(known.setdefault(plan.recording.recording_id, len(known) % 3))
 
-        passed = Cleared(by="a test", looked_for=(), removed={"metadata field": 1})
-        patch.setattr(endocorpus.plan, "decide", lambda *_: passed)
+        patch.setattr(endocorpus.plan, "decide", show_all)
         patch.setattr(endocorpus.build, "deid_row", row)
         yield
 

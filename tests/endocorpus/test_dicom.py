@@ -37,14 +37,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("dicom")
     traits = plan_recording(3, frames=25, size=(128, 96), overlays=False)
     for syntax in SYNTAXES:
-        write_dicom(
-            root / syntax / "IMG_0001.dcm",
-            (numbered_frame(number, 128, 96) for number in range(25)),
-            traits,
-            syntax=syntax,
-            crf=10,
-            gop=10,
-        )
+        pictures = (numbered_frame(number, 128, 96) for number in range(25))
+        write_dicom(root / syntax / "IMG_0001.dcm", pictures, traits, syntax=syntax, crf=10, gop=10)
     return root
 
 

@@ -206,7 +206,7 @@ def plan(
     workers: int,
     as_json: bool,
 ) -> None:
-    """Show what a build of the same options would do: recordings, clips, exclusions.
+    """Show what a build of the same options would do: recordings, clips, what is hidden and in doubt, exclusions.
 
     Writes nothing; only a --vault keeps the ids that are drawn.
     """
@@ -231,14 +231,20 @@ def plan(
             "varies": p.facts.variable_rate,
             "clips": len(p.clips),
             "size": f"{p.clips[0].width}x{p.clips[0].height}",
+            "crop": p.clearance.crop,
+            "removed": dict(p.clearance.removed),
+            "doubts": p.clearance.doubts,
         }
         for p in plans
     ]
     if as_json:
         echo_json({"recordings": rows, "exclusions": exclusions})
         return
-    cells = [(r["recording"], r["frames"], r["rate"], _of_rate(r), r["clips"], r["size"]) for r in rows]
-    header = ("recording", "frames", "rate", "", "clips", "size")
+    cells = [
+        (r["recording"], r["frames"], r["rate"], _of_rate(r), r["clips"], r["size"], ", ".join(p.clearance.doubts))
+        for r, p in zip(rows, plans, strict=True)
+    ]
+    header = ("recording", "frames", "rate", "", "clips", "size", "doubts")
     echo_table(f"{count(sum(len(p.clips) for p in plans), 'clip')} planned", header, cells)
     _echo_exclusions(exclusions)
 

@@ -109,6 +109,7 @@ class Stats:
     cleared: Table
     looked_for: Table
     removed: Table
+    doubts: Table
     clip_seconds: Histogram
     brightness: Histogram
     sharpness: Histogram
@@ -250,7 +251,8 @@ def _annotations(corpus: Corpus) -> Table:
 
 
 def _deid(corpus: Corpus) -> dict[str, Table]:
-    """What was looked for, found and removed, and on whose word pixels were written, by number of recordings."""
+    """What was looked for, found, removed and let pass, and on whose word pixels were written, by number of
+    recordings."""
     rows = corpus.table("deid").to_pylist()
     cleared = pd.DataFrame(
         [(row["status"], row["cleared_by"], 1) for row in rows], columns=["status", "cleared_by", "recordings"]
@@ -260,7 +262,9 @@ def _deid(corpus: Corpus) -> dict[str, Table]:
         [(item["what"], item["count"], 1) for row in rows for item in row["removed"]],
         columns=["what", "removed", "recordings"],
     )
+    doubts = pd.DataFrame([(doubt, 1) for row in rows for doubt in row["doubts"]], columns=["doubt", "recordings"])
     return {
+        "doubts": _table(doubts, ("doubt",), ("recordings",)),
         "cleared": _table(cleared, ("status", "cleared_by"), ("recordings",)),
         "looked_for": _table(looked, ("what",), ("recordings",)),
         "removed": _table(removed, ("what",), ("removed", "recordings")),

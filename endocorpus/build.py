@@ -254,7 +254,13 @@ def plan_all(
         watcher.looked()
     plans = sorted((o for o in outcomes if isinstance(o, RecordingPlan)), key=lambda p: p.recording.recording_id)
     unusable = [exclusion for plan in plans for exclusion in plan.exclusions]
-    return join_groups(plans), [*scanned.exclusions, *(o for o in outcomes if isinstance(o, Exclusion)), *unusable]
+    planned = {plan.recording.recording_id for plan in plans}
+    left_out = [recording for recording in scanned.recordings if recording.recording_id not in planned]
+    return join_groups(plans, left_out), [
+        *scanned.exclusions,
+        *(o for o in outcomes if isinstance(o, Exclusion)),
+        *unusable,
+    ]
 
 
 def _make_clips(tasks: list[MakeTask], work: Path, workers: int, watcher: BuildWatcher) -> None:

@@ -25,10 +25,11 @@ from endocorpus.sources.layout import Source
 RATE_LABEL = "frames_per_second"  # a label of this name is a fact about time, where a table gives one
 
 
-def join_groups(plans: Sequence[RecordingPlan]) -> list[RecordingPlan]:
+def join_groups(plans: Sequence[RecordingPlan], left_out: Sequence[Recording] = ()) -> list[RecordingPlan]:
     """Give recordings of equal bytes, or with a link in common, one leak group, and with them their whole groups.
 
-    A copy under another name is the same patient in both places, and so are two lesions of one examination.
+    A copy under another name is the same patient in both places, and so are two lesions of one examination. What was
+    left out still joins those that it is linked with, here and in other corpora.
     """
     groups: dict[str, str] = {}  # leak group -> a group that it is joined with
 
@@ -38,12 +39,13 @@ def join_groups(plans: Sequence[RecordingPlan]) -> list[RecordingPlan]:
         return group
 
     first: dict[str, str] = {}
-    for plan in plans:
-        for shared in (plan.facts.digest, *plan.recording.links):
-            ours = find(plan.recording.leak_group)
+    known = [(plan.recording, (plan.facts.digest, *plan.recording.links)) for plan in plans]
+    for recording, ties in (*known, *((recording, recording.links) for recording in left_out)):
+        for shared in ties:
+            ours = find(recording.leak_group)
             theirs = find(first.setdefault(shared, ours))
             groups[max(ours, theirs)] = min(ours, theirs)
-    names = {plan.recording.leak_group: plan.recording.leak_group_name for plan in plans}
+    names = {r.leak_group: r.leak_group_name for r in (*(plan.recording for plan in plans), *left_out)}
     joined = [(plan, find(plan.recording.leak_group)) for plan in plans]
     return [
         replace(plan, recording=replace(plan.recording, leak_group=group, leak_group_name=names[group]))

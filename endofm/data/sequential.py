@@ -101,7 +101,9 @@ class SequentialSampler:
         units = np.concatenate([read.unit_M[first:], following.unit_M])
         rows = np.concatenate([read.row_M[first:], following.row_M])
         changes = np.flatnonzero(np.diff(units)) + 1
-        beyond = changes[changes > min(self.buffer, len(units) - 1)]
+        # A clip that waits in the buffer holds `first` back, and those shown next may then lie behind a whole buffer.
+        reach = max(self.buffer, int(read.shown_M[place : place + _LOOK_EVERY].max() - first))
+        beyond = changes[changes > min(reach, len(units) - 1)]
         return rows[: beyond[2] if len(beyond) > 2 else None], position + _LOOK_EVERY * self.world
 
     def substitute(self, position: int, attempt: int) -> int:

@@ -24,10 +24,11 @@ from endocorpus.deid.overlay import NORMAL, Pace, sample_frames
 from endocorpus.deid.reread import MODELS
 from endocorpus.deid.text import boxes_of, find_text
 from endocorpus.errors import DataError
+from endocorpus.media.paint import filters
 from endocorpus.media.probe import probe
 from endocorpus.media.sampled import sampled
 from endocorpus.phantom.identity import LayoutName, plan_identity, render_planted, shows, truth_at
-from endocorpus.records import Media, Span
+from endocorpus.records import Cut, Media, MediaFacts, Span
 from tests.media import FFMPEG, write_video
 
 Frame = npt.NDArray[np.uint8]
@@ -174,13 +175,17 @@ def test_ffmpeg_and_numpy_hide_the_same_pixels(tmp_path: Path) -> None:
         ),
         doubts=(),
     )  # fmt: skip
+    facts = MediaFacts(
+        num_frames=20, rate=Fraction(25), variable_rate=False, width=160, height=128, stored_width=160,
+        stored_height=128, codec="", container="", dropped_streams={}, metadata_fields=0, digest="", bytes=0,
+    )  # fmt: skip
     rng = np.random.default_rng(3)
     frames = rng.integers(60, 255, (20, 128, 160, 3)).astype(np.uint8)
     for stride in (1, 3):
-        chain = masks.filters(stride)
+        chain = filters(facts, Cut(left=10, top=4, right=10, bottom=2), masks.filled())
         graph = ",".join(
-            [f"select='not(mod(n,{stride}))'"]
-            + [name + "=" + ":".join(f"{key}='{value}'" for key, value in args.items()) for name, args in chain]
+            [name + "=" + ":".join(f"{key}='{value}'" for key, value in args.items()) for name, args in chain]
+            + [f"select='not(mod(n,{stride}))'"]
         )
         command = [FFMPEG, "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "160x128", "-i", "-"]
         command += ["-vf", graph, "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]

@@ -28,7 +28,7 @@ def test_a_released_corpus() -> None:
     assert "2 recordings, 4 clips, 600 frames; the source is folder, private." in text
     assert "Removed, audio stream: 2." in text and "Removed, burnt-in box: 3." in text
     assert "Filled: 0.92 % of the area of the clips." in text and "outside the body, or perhaps so: 24.0 s." in text
-    assert "Not written at all (not cleared): 2 recordings." in text
+    assert "Not written at all (in doubt): 2 recordings." in text
     assert "Dr. Ada Muster, on 2026-11-23, decided on 4 of 8 clips and rejected 0." in text
     assert "all 8 clips were shown, no leak seen" in text
     assert "Model text-detector: PaddleOCR, PP-OCRv6" in text and f"SHA-256 {HASH}." in text and public_key(KEY) in text

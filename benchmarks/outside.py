@@ -21,13 +21,14 @@ import numpy as np
 
 from benchmarks import outside_media as media
 from benchmarks.tissue import Frame, recolour, screen, through_scope, vary, wall
-from endocorpus.deid.head import Box, Head, describe, fit, probability, read_head, shipped_head
+from endocorpus.deid.head import Head, describe, fit, probability, read_head, shipped_head
 from endocorpus.deid.head import outside as tell
 from endocorpus.deid.measure import face, look_at
 from endocorpus.deid.outside import CLEANED, Look, Policy, judge, kept
 from endocorpus.deid.outside_look import look_closer, look_frames, merge
 from endocorpus.phantom import plan_recording
 from endocorpus.phantom.scene import Scene
+from endocorpus.records import Box
 
 FIT_SEEDS, MEASURE_SEEDS = range(100, 112), range(6000, 6012)
 WALLS, SCREENS = 700, 120

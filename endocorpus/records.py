@@ -265,7 +265,7 @@ class MediaFacts:
     bytes: int
 
 
-Rectangle = tuple[int, int, int, int]
+Box = tuple[int, int, int, int]
 """Left, top, right, bottom: half-open pixels of a recording's displayed picture."""
 
 
@@ -274,7 +274,7 @@ class Filled:
     """Rectangles that are black in the frames `span`."""
 
     span: Span
-    rectangles: tuple[Rectangle, ...]
+    rectangles: tuple[Box, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,7 +290,7 @@ class Cleared:
     doubts: tuple[str, ...]  # that the policy of the source lets pass
     looked_for: tuple[str, ...]
     removed: Mapping[str, int]
-    crop: Rectangle
+    crop: Box
     filled: tuple[Filled, ...]
     boxes: tuple[Filled, ...]
     kept: tuple[Span, ...]

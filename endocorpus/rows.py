@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from endocorpus.corpus.schema import EDGES
 from endocorpus.corpus.shards import Member
 from endocorpus.deid.checks import CHECKS
 from endocorpus.naming import printable
@@ -113,9 +114,9 @@ def deid_row(plan: RecordingPlan) -> Row:
         "removed": _counted(clearance.removed),
         "measures": list(clearance.measures),
         "doubts": list(clearance.doubts),
-        "crop": dict(zip(_SIDES, clearance.crop, strict=True)),
+        "crop": dict(zip(EDGES, clearance.crop, strict=True)),
         "boxes": [
-            {"start": part.span.start, "stop": part.span.stop, **dict(zip(_SIDES, box, strict=True))}
+            {"start": part.span.start, "stop": part.span.stop, **dict(zip(EDGES, box, strict=True))}
             for part in clearance.boxes
             for box in part.rectangles
         ],
@@ -124,9 +125,6 @@ def deid_row(plan: RecordingPlan) -> Row:
         "parameters": clearance.parameters,
         "checks": _counted(dict.fromkeys(CHECKS, 0)),  # any finding destroys the clips
     }
-
-
-_SIDES = ("left", "top", "right", "bottom")
 
 
 def _counted(counts: Mapping[str, int]) -> list[Row]:

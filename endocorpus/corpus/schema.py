@@ -9,9 +9,10 @@ SCHEMA_VERSION = 5
 # `value` is the vocabulary's code, "" where it has none for what the provider wrote, which is `raw`.
 _LABELS = pa.list_(pa.struct([pa.field(name, pa.string(), False) for name in ("name", "value", "raw")]))
 # Half-open pixels of the displayed picture; half-open frames of the recording.
-_SIDES = [pa.field(name, pa.int32(), False) for name in ("left", "top", "right", "bottom")]
-_RECTANGLE = pa.struct(_SIDES)
-_BOX = pa.struct([*(pa.field(name, pa.int64(), False) for name in ("start", "stop")), *_SIDES])
+EDGES = ("left", "top", "right", "bottom")  # of a `records.Box`
+_EDGES = [pa.field(name, pa.int32(), False) for name in EDGES]
+_RECTANGLE = pa.struct(_EDGES)
+_BOX = pa.struct([*(pa.field(name, pa.int64(), False) for name in ("start", "stop")), *_EDGES])
 _COUNTS = pa.list_(pa.struct([pa.field("what", pa.string(), False), pa.field("count", pa.int32(), False)]))
 
 

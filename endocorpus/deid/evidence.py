@@ -12,12 +12,12 @@ from fractions import Fraction
 from typing import Any
 
 from endocorpus.corpus.manifest import Corpus
+from endocorpus.corpus.schema import EDGES
 from endocorpus.deid.attest import Check, Measure
 from endocorpus.deid.describe import Findings
-from endocorpus.deid.review import Box, ClipMask, MaskBox, covered_pixels, place_boxes
-from endocorpus.records import Span
+from endocorpus.deid.review import ClipMask, MaskBox, covered_pixels, place_boxes
+from endocorpus.records import Box, Span
 
-_EDGES = ("left", "top", "right", "bottom")
 _CLIP = ("key", "recording_id", "start_frame", "stop_frame", "stride", "width", "height")
 _RECORDING = ("recording_id", "num_frames", "width", "height", "rate_num", "rate_den")
 _CAPTURE = ("capture_rate_num", "capture_rate_den")
@@ -60,7 +60,7 @@ def _placed(clip: _Row, said: _Row, recording: _Row) -> tuple[MaskBox, ...]:
 
 
 def _edges(box: _Row) -> Box:
-    left, top, right, bottom = (box[edge] for edge in _EDGES)
+    left, top, right, bottom = (box[edge] for edge in EDGES)
     return left, top, right, bottom
 
 

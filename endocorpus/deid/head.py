@@ -22,11 +22,10 @@ from scipy.optimize import minimize
 
 from endocorpus.deid.models import load, model_bytes, pins
 from endocorpus.errors import DataError
+from endocorpus.records import Box
 
 Floats = npt.NDArray[np.float32]
 Frame = npt.NDArray[np.uint8]
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom: half-open pixels."""
 
 BACKBONE, HEAD = "outside-backbone", "outside-head"
 SIDE, FEATURES = 224, 1280
@@ -279,7 +278,7 @@ def fit(inside: Floats, outside: Floats, *, made: str, start: Head | None = None
         weights, bias = point[:-1], point[-1]
         logits = centred @ weights + bias
         value = (share * (np.logaddexp(0, logits) - labels * logits)).sum()
-        wrong = share * (1 / (1 + np.exp(-np.clip(logits, -60, 60))) - labels)
+        wrong = share * (probability(logits) - labels)
         pull = weights - origin
         slope = np.append(centred.T @ wrong + strength * pull, wrong.sum())
         return float(value + strength / 2 * (pull @ pull)), slope

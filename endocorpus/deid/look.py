@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from endocorpus.corpus.files import atomic_file, digest_bytes, parse_signed, signed_json
 from endocorpus.deid.field import BLOCK, Layout, find_layouts, row_edges, small_size
-from endocorpus.deid.mask import Box, Doubt, LayoutMask, Mask, MaskPlan, bands, hidden_part, snap
+from endocorpus.deid.mask import Doubt, LayoutMask, Mask, MaskPlan, bands, hidden_part, snap
 from endocorpus.deid.measure import with_text
 from endocorpus.deid.models import load, pins
 from endocorpus.deid.outside import Look as OutsideLook
@@ -26,7 +26,7 @@ from endocorpus.deid.outside_look import look_outside
 from endocorpus.deid.overlay import NORMAL, Pace, Watch, boxes_to_hide, sample_frames
 from endocorpus.deid.text import TextBox
 from endocorpus.media.sampled import sampled
-from endocorpus.records import Media, MediaFacts, Span
+from endocorpus.records import Box, Media, MediaFacts, Span
 
 MOST_SAMPLES, LEAST_SAMPLES = 600, 40  # small pictures that motion is read from
 SAMPLES_PER_SECOND = 2

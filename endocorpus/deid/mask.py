@@ -9,12 +9,10 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from endocorpus.records import Filled, Span
+from endocorpus.records import Box, Filled, Span
 
 Mask = npt.NDArray[np.bool_]
 Frame = npt.NDArray[np.uint8]
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom: half-open pixels of the displayed picture."""
 
 GRID = 16  # pixels: edges of boxes over text tell its length no finer than this
 ROW_GAP = 3  # cells of the grid between two boxes of a row that are hidden with them

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from endocorpus.deid.head import Box, Frame, Head, cut, outside, probability
+from endocorpus.deid.head import Frame, Head, cut, outside, probability
 from endocorpus.deid.models import load
 from endocorpus.deid.outside import Look
+from endocorpus.records import Box
 
 FACES = "faces"
 FACE_SIDE, FACE_ZOOM = 640, 2.0  # pixels of the longer side that the face detector sees, enlarged so much at most

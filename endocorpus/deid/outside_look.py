@@ -12,11 +12,11 @@ from pathlib import Path
 
 import xxhash
 
-from endocorpus.deid.head import Box, Frame, Head, shipped_head
+from endocorpus.deid.head import Frame, Head, shipped_head
 from endocorpus.deid.measure import look_at
 from endocorpus.deid.outside import Look, Policy
 from endocorpus.media.sampled import sampled
-from endocorpus.records import Media, MediaFacts
+from endocorpus.records import Box, Media, MediaFacts
 
 BLACK = 22  # grey level up to which a provider's black may come out of a lossy codec
 CLOSE = 1.0

@@ -18,8 +18,9 @@ import xxhash
 from scipy import ndimage
 
 from endocorpus.deid.field import Layout
-from endocorpus.deid.mask import Box, Doubt, Frame, Mask
+from endocorpus.deid.mask import Doubt, Frame, Mask
 from endocorpus.deid.text import SAME, Found, TextBox, find_text, look_closely, overlap
+from endocorpus.records import Box
 
 PAD = 0.15  # of a line's height, on each of its sides
 TWICE = 0.3  # overlap over union from which two boxes are of one line

@@ -35,7 +35,7 @@ from endocorpus.deid.chain import canonical, sha256
 from endocorpus.deid.describe import clips_digest, read_clip
 from endocorpus.errors import DataError, UsageError
 from endocorpus.media.frames import frames_at
-from endocorpus.records import Span
+from endocorpus.records import Box, Span
 
 SAMPLE = 299  # none of them leaks: at most 1 % do, at 95 % confidence
 WORST_SHARE = Fraction(1, 10)
@@ -64,9 +64,6 @@ class ClipMask:
 
     boxes: tuple[MaskBox, ...] = ()
     score: float = 0.0
-
-
-Box = tuple[int, int, int, int]  # left, top, right, bottom: half-open pixels of a recording's displayed picture
 
 
 def place_boxes(

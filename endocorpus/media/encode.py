@@ -34,6 +34,7 @@ from endocorpus.media.probe import (
     pass_on_machine_error,
 )
 from endocorpus.records import (
+    Box,
     Cleared,
     ClipPlan,
     Cut,
@@ -42,7 +43,6 @@ from endocorpus.records import (
     MediaFacts,
     Reason,
     RecordingPlan,
-    Rectangle,
     Stage,
 )
 from endocorpus.settings import Settings
@@ -63,7 +63,7 @@ class EncodeConfig(Settings):
     cut: tuple[Side, Side, Side, Side] = (0, 0, 0, 0)  # pixels taken off left, top, right, bottom before scaling
 
 
-def shown_part(facts: MediaFacts, crop: Rectangle, config: EncodeConfig) -> Cut:
+def shown_part(facts: MediaFacts, crop: Box, config: EncodeConfig) -> Cut:
     """What is cut off of the displayed picture: all that is not in `crop`, and `config.cut`.
 
     Raises:

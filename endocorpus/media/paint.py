@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from endocorpus.records import Cut, Filled, MediaFacts, Rectangle
+from endocorpus.records import Box, Cut, Filled, MediaFacts
 
 Filter = tuple[str, dict[str, str | int]]
 """Name and arguments."""
@@ -36,7 +36,7 @@ def filters(facts: MediaFacts, cut: Cut, filled: Sequence[Filled]) -> Iterator[F
                 yield "drawbox", {**place, "color": "black", "t": "fill", "enable": when}
 
 
-def _within(rectangle: Rectangle, cut: Cut, width: int, height: int) -> dict[str, str | int] | None:
+def _within(rectangle: Box, cut: Cut, width: int, height: int) -> dict[str, str | int] | None:
     """Where a rectangle lies in the picture after the cut; None if it lies beside."""
     left, right = (min(max(edge - cut.left, 0), width) for edge in rectangle[::2])
     top, bottom = (min(max(edge - cut.top, 0), height) for edge in rectangle[1::2])

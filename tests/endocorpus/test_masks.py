@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from endocorpus.deid.field import find_layouts, row_edges
 from endocorpus.deid.look import plan_masks
-from endocorpus.deid.mask import GRID, Box, Doubt, LayoutMask, MaskPlan, bands, hidden_part, snap
+from endocorpus.deid.mask import GRID, Doubt, LayoutMask, MaskPlan, bands, hidden_part, snap
 from endocorpus.deid.models import Pin, attest, load, model_bytes, pins
 from endocorpus.deid.overlay import NORMAL, Pace, sample_frames
 from endocorpus.deid.reread import MODELS
@@ -28,7 +28,7 @@ from endocorpus.media.paint import filters
 from endocorpus.media.probe import probe
 from endocorpus.media.sampled import sampled
 from endocorpus.phantom.identity import LayoutName, plan_identity, render_planted, shows, truth_at
-from endocorpus.records import Cut, Media, MediaFacts, Span
+from endocorpus.records import Box, Cut, Media, MediaFacts, Span
 from tests.media import FFMPEG, write_video
 
 Frame = npt.NDArray[np.uint8]

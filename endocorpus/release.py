@@ -206,7 +206,7 @@ def _unsigned_points(corpus: Corpus) -> tuple[str, ...]:
     """What holds back a corpus without an attestation."""
     if corpus.descriptor["source"]["privacy"] != "public":
         return ("It has no attestation: nobody has signed for it (build with --signing-key, then review it).",)
-    found = sum(sum(finding.checks.values()) for finding in findings_of(corpus).values())
+    found = sum(check["count"] for row in corpus.table("deid").to_pylist() for check in row["checks"])
     points = [] if corpus.descriptor["counts"]["clips"] else ["It holds no recordings."]
     return (*points, *([f"Checks of the written clips found {found} things that must not be there."] if found else []))
 

@@ -1,8 +1,4 @@
-"""What `deid.parquet` tells of each recording, as the review and the attestation want it.
-
-A table without the columns of a measure says that the measure was not applied: only the pixel barrier holds for
-whatever is in a corpus.
-"""
+"""What `deid.parquet` tells of each recording, as the review and the attestation want it."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ from endocorpus.deid.review import ClipMask, MaskBox, covered_pixels, place_boxe
 from endocorpus.records import Box, Span
 
 _CLIP = ("key", "recording_id", "start_frame", "stop_frame", "stride", "width", "height")
-_RECORDING = ("recording_id", "num_frames", "width", "height", "rate_num", "rate_den")
+_RECORDING = ("recording_id", "num_frames", "rate_num", "rate_den")
 _CAPTURE = ("capture_rate_num", "capture_rate_den")
 _Row = Mapping[str, Any]
 
@@ -33,30 +29,33 @@ def masks_of(corpus: Corpus) -> dict[str, ClipMask]:
     Raises:
         DataError: a table is missing or damaged.
     """
-    said, sizes = _rows(corpus, "deid"), _rows(corpus, "recordings")
+    said, lengths = _rows(corpus, "deid"), _rows(corpus, "recordings")
     return {
-        clip["key"]: _mask(clip, beside, said[recording], sizes[recording])
+        clip["key"]: _mask(clip, beside, said[recording])
         for recording, clips in _clips(corpus).items()
-        for clip, beside in zip(clips, _borders(clips, sizes[recording]["num_frames"]), strict=True)
+        for clip, beside in zip(clips, _borders(clips, lengths[recording]["num_frames"]), strict=True)
     }
 
 
-def _mask(clip: _Row, beside: bool, said: _Row, recording: _Row) -> ClipMask:
-    boxes, size = _placed(clip, said, recording), (clip["width"], clip["height"])
-    near = beside and bool(said.get("outside_frames"))
-    share = covered_pixels(boxes, size) / (size[0] * size[1])
-    return ClipMask(boxes=boxes, score=len(set(said.get("doubts") or ())) + near + bool(boxes) + share)
+def _mask(clip: _Row, beside: bool, said: _Row) -> ClipMask:
+    boxes = _placed(clip, said)
+    near = beside and said["outside_frames"] > 0
+    share = covered_pixels(boxes, _size(clip)) / (clip["width"] * clip["height"])
+    return ClipMask(boxes=boxes, score=len(set(said["doubts"])) + near + bool(boxes) + share)
 
 
-def _placed(clip: _Row, said: _Row, recording: _Row) -> tuple[MaskBox, ...]:
-    crop = said.get("crop")
+def _placed(clip: _Row, said: _Row) -> tuple[MaskBox, ...]:
     return place_boxes(
-        [(_edges(box), Span(start=box["start"], stop=box["stop"])) for box in said.get("boxes") or ()],
-        crop=_edges(crop) if crop else (0, 0, recording["width"], recording["height"]),
+        [(_edges(box), Span(start=box["start"], stop=box["stop"])) for box in said["boxes"]],
+        crop=_edges(said["crop"]),
         clip=Span(start=clip["start_frame"], stop=clip["stop_frame"]),
         stride=clip["stride"],
-        size=(clip["width"], clip["height"]),
+        size=_size(clip),
     )
+
+
+def _size(clip: _Row) -> tuple[int, int]:
+    return clip["width"], clip["height"]
 
 
 def _edges(box: _Row) -> Box:
@@ -78,17 +77,16 @@ def findings_of(corpus: Corpus) -> dict[str, Findings]:
     Raises:
         DataError: a table is missing or damaged.
     """
-    sizes, clips, masks = _rows(corpus, "recordings"), _clips(corpus), masks_of(corpus)
+    recordings, clips = _rows(corpus, "recordings"), _clips(corpus)
     return {
         name: Findings(
-            measures=tuple(map(Measure, said.get("measures") or [Measure.PIXEL_BARRIER])),
-            doubts=tuple(dict.fromkeys(said.get("doubts") or ())),
-            outside_ms=int((said.get("outside_frames") or 0) * 1000 / _rate(sizes[name])),
-            **({"parameters": said["parameters"]} if said.get("parameters") else {}),
-            checks={Check(row["what"]): row["count"] for row in said.get("checks") or ()},
+            measures=tuple(map(Measure, said["measures"])),
+            doubts=tuple(dict.fromkeys(said["doubts"])),
+            outside_ms=int(said["outside_frames"] * 1000 / _rate(recordings[name])),
+            parameters=said["parameters"],
+            checks={Check(row["what"]): row["count"] for row in said["checks"]},
             masked_pixels={
-                clip["key"]: covered_pixels(masks[clip["key"]].boxes, (clip["width"], clip["height"]))
-                for clip in clips.get(name, ())
+                clip["key"]: covered_pixels(_placed(clip, said), _size(clip)) for clip in clips.get(name, ())
             },
         )
         for name, said in _rows(corpus, "deid").items()

@@ -11,7 +11,7 @@ import dataclasses
 import re
 import shutil
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ from endocorpus.staging import (
     PlanTask,
     corpus_name,
     exclusion_of,
-    looks_folder,
+    kept_looks,
     make,
     make_task,
     plan_task,
@@ -140,7 +140,7 @@ def build(
     with work_area(out, name, source.name) as work:
         rejected = _rejected(out, decisions, signing_key, watcher)
         watcher.scanned(scanned)
-        looks = looks_folder(work, source)
+        looks = kept_looks(work, source)
         plans, exclusions = plan_all(scanned, source, root, config, workers, watcher, rejected, looks)
         watcher.planned(plans, exclusions)
         planned, before = {plan.recording.recording_id for plan in plans}, known_recordings(work)
@@ -234,13 +234,13 @@ def plan_all(
     workers: int,
     watcher: BuildWatcher,
     rejected: Collection[str] = (),
-    looks: Path | None = None,
+    looks: Callable[[bytes], Path] | None = None,
 ) -> tuple[list[RecordingPlan], list[Exclusion]]:
     """Plans by recording id, and everything that was left out so far. Opens media; writes only what it saw of them.
 
     Args:
         rejected: ids of recordings that stay out because of a review.
-        looks: folder in which what was seen of recordings is kept.
+        looks: where what was seen of a recording is kept, as in `look_once`.
     """
     no_core_dumps()
     wanted = [r for r in scanned.recordings if r.recording_id not in rejected]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 
 from endocorpus.config import BuildConfig
-from endocorpus.corpus.files import digest_bytes
-from endocorpus.deid.addresses import keyed_address
 from endocorpus.deid.decide import HANDLING, decide, refuse_denied
 from endocorpus.deid.intake import refuse_hostile_media
 from endocorpus.deid.look import look_once
@@ -54,13 +51,16 @@ def join_groups(plans: Sequence[RecordingPlan], left_out: Sequence[Recording] = 
 
 
 def plan_recording(
-    recording: Recording, root: Path, source: Source, config: BuildConfig, looks: Path | None = None
+    recording: Recording,
+    root: Path,
+    source: Source,
+    config: BuildConfig,
+    looks: Callable[[bytes], Path] | None = None,
 ) -> RecordingPlan:
     """Decide everything about one recording.
 
     Args:
-        looks: folder in which what was seen of recordings is kept, so that each is looked at once; for a private
-            source one of the work area, whose secret names its files.
+        looks: where what was seen of the recording is kept, as in `look_once`.
 
     Raises:
         Excluded: it cannot or may not become clips.
@@ -72,9 +72,7 @@ def plan_recording(
     refuse_denied(facts, said.decisive)
     rate = _capture_rate(recording, said.decisive) or facts.rate
     spans = segment(Span(start=0, stop=facts.num_frames), rate, config.segment)  # too short ones need no look
-    address = digest_bytes if source.privacy == "public" or looks is None else partial(keyed_address, looks.parent)
-    handling = HANDLING[source.privacy]
-    seen = look_once(recording.media, replace(facts, rate=rate), root, handling.outside, looks, address)
+    seen = look_once(recording.media, replace(facts, rate=rate), root, HANDLING[source.privacy].outside, looks)
     clearance = decide(source, facts, rate, seen)
     if clearance.kept != (Span(start=0, stop=facts.num_frames),):
         spans = segment_kept(clearance.kept, rate, config.segment)

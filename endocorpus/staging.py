@@ -25,7 +25,6 @@ from endocorpus.config import BuildConfig
 from endocorpus.corpus.files import (
     PARTIAL,
     atomic_file,
-    digest_bytes,
     fsync_folder,
     parse_signed,
     remove,
@@ -35,7 +34,7 @@ from endocorpus.corpus.files import (
 from endocorpus.corpus.manifest import SHARDS, open_corpus, table_bytes
 from endocorpus.corpus.schema import SCHEMA_VERSION
 from endocorpus.corpus.shards import read_member, sample_members
-from endocorpus.deid.addresses import keyed_address
+from endocorpus.deid.addresses import addresses
 from endocorpus.deid.checks import check_clips
 from endocorpus.errors import DataError, UsageError
 from endocorpus.labels import gather, labels_digest, read_labels
@@ -61,7 +60,7 @@ class PlanTask:
     root: Path
     source: Source
     config: BuildConfig
-    looks: Path | None = None  # folder in which what was seen of recordings is kept
+    looks: Callable[[bytes], Path] | None = None  # where what was seen of a recording is kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +126,7 @@ def make_task(plan: RecordingPlan, root: Path, source: Source, work: Path, confi
     picture = (facts.width, facts.height, facts.stored_width, facts.stored_height)
     said = [_FORMAT, SCHEMA_VERSION, facts.digest, plan.annotations_digest, clips, cut, picture]
     clips_id, annotations_id = (json.dumps(what, sort_keys=True).encode() for what in (decides, said))
-    address = digest_bytes if source.privacy == "public" else partial(keyed_address, work)
+    address = addresses(source.privacy, work)
     return MakeTask(
         clips_id=address(clips_id),
         annotations_id=address(annotations_id),
@@ -295,14 +294,17 @@ def _is_usable(receipt: Path) -> bool:
     return not excluded or excluded[1] not in RETRIED
 
 
-def looks_folder(work: Path, source: Source) -> Path:
-    """Where what was seen of recordings is kept: with the corpus, or for public sources in one place for all corpora,
-    if $ENDOCORPUS_LOOKS names one."""
-    shared = os.environ.get("ENDOCORPUS_LOOKS")
-    if not shared or source.privacy != "public":
-        return work / LOOKS
-    Path(shared).mkdir(parents=True, exist_ok=True)
-    return Path(shared)
+def kept_looks(work: Path, source: Source) -> Callable[[bytes], Path]:
+    """Where what was seen of a recording is kept, by everything that decides it: with the corpus, or for public sources
+    in one place for all corpora, if $ENDOCORPUS_LOOKS names one."""
+    shared = os.environ.get("ENDOCORPUS_LOOKS") if source.privacy == "public" else None
+    folder = Path(shared) if shared else work / LOOKS
+    folder.mkdir(parents=True, exist_ok=True)
+    return partial(_look_path, folder, addresses(source.privacy, work))
+
+
+def _look_path(folder: Path, address: Callable[[bytes], str], decides: bytes) -> Path:
+    return folder / f"{address(decides)}.json"
 
 
 @contextmanager

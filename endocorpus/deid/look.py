@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter
 
-from endocorpus.corpus.files import atomic_file, digest_bytes, parse_signed, signed_json
+from endocorpus.corpus.files import atomic_file, parse_signed, signed_json
 from endocorpus.deid.field import BLOCK, Layout, find_layouts, row_edges, small_size
 from endocorpus.deid.mask import Doubt, LayoutMask, Mask, MaskPlan, bands, hidden_part, snap
 from endocorpus.deid.measure import with_text
@@ -84,10 +84,12 @@ def look_once(
     facts: MediaFacts,
     root: Path,
     policy: Policy,
-    folder: Path | None,
-    address: Callable[[bytes], str] = digest_bytes,
+    keep: Callable[[bytes], Path] | None,
 ) -> Seen:
-    """`look`, or what is kept of an earlier one in `folder`, under the address of everything that decides it.
+    """`look`, or what is kept of an earlier one.
+
+    Args:
+        keep: in which file what was seen is kept, given everything that decides it; None keeps nothing.
 
     Raises:
         Excluded: the recording cannot be decoded.
@@ -97,7 +99,7 @@ def look_once(
     for name in MODELS:  # also what was seen before was seen by these
         load(name)
     decides = repr((_FORMAT, facts, policy, NORMAL, models))
-    path = folder / f"{address(decides.encode())}.json" if folder else None
+    path = keep(decides.encode()) if keep else None
     if path and (kept := _read(path)):
         return kept
     seen = look(media, facts, root, policy)

@@ -17,14 +17,15 @@ from pydantic import TypeAdapter
 
 from endocorpus.corpus.files import atomic_file, parse_signed, signed_json
 from endocorpus.deid.field import BLOCK, Layout, find_layouts, row_edges, small_size
+from endocorpus.deid.head import BACKBONE, HEAD
 from endocorpus.deid.mask import Doubt, LayoutMask, Mask, MaskPlan, bands, hidden_part, snap
-from endocorpus.deid.measure import with_text
-from endocorpus.deid.models import load, pins
+from endocorpus.deid.measure import FACES, with_text
+from endocorpus.deid.models import proven
 from endocorpus.deid.outside import Look as OutsideLook
 from endocorpus.deid.outside import Policy
 from endocorpus.deid.outside_look import look_outside
 from endocorpus.deid.overlay import NORMAL, Pace, Watch, boxes_to_hide, sample_frames
-from endocorpus.deid.text import TextBox
+from endocorpus.deid.text import MASKING, TextBox
 from endocorpus.media.sampled import sampled
 from endocorpus.records import Box, Media, MediaFacts, Span
 
@@ -34,7 +35,7 @@ BLOCK_SECONDS = 6  # over which the layout is looked at, at least
 BORDER = 2  # seconds at the border of two layouts in which both hide
 MOST_HIDDEN = 0.25  # of the field
 NO_PICTURE: Box = (0, 0, 0, 0)
-MODELS = ("text-detector", "text-recogniser", "outside-backbone", "faces")
+MODELS = (MASKING.detector, MASKING.recogniser, BACKBONE, HEAD, FACES)
 _FORMAT = 1  # raise it when the same recording would be seen otherwise
 
 
@@ -95,10 +96,7 @@ def look_once(
         Excluded: the recording cannot be decoded.
         DataError: a model is missing or changed.
     """
-    models = [pins()[name].sha256 for name in MODELS]
-    for name in MODELS:  # also what was seen before was seen by these
-        load(name)
-    decides = repr((_FORMAT, facts, policy, NORMAL, models))
+    decides = repr((_FORMAT, facts, policy, NORMAL, proven(*MODELS)))
     path = keep(decides.encode()) if keep else None
     if path and (kept := _read(path)):
         return kept

@@ -127,6 +127,19 @@ def load_text(name: str) -> str:
     return model_bytes(name, pins()[name]).decode("utf-8")
 
 
+@cache
+def proven(*names: str) -> tuple[str, ...]:
+    """SHA-256 of models whose files were proven to be the pinned ones, once per process. Loads none.
+
+    Raises:
+        DataError: a model is missing or changed.
+    """
+    rows = pins()
+    for name in names:
+        model_bytes(name, rows[name])
+    return tuple(rows[name].sha256 for name in names)
+
+
 def attest(*names: str) -> Mapping[str, Mapping[str, Any]]:
     """What an attestation says of the models: their pins, and the runtime that ran them. Proves the files again.
 

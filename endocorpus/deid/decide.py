@@ -7,7 +7,6 @@ before it was published is kept, the doubt is written down, and only what surely
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -15,9 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 
 from endocorpus.deid.attest import Measure
+from endocorpus.deid.chain import sha256
 from endocorpus.deid.look import Seen
-from endocorpus.deid.mask import MaskPlan
-from endocorpus.deid.outside import CLEANED, Look, Place, Policy, Stretch, judge, kept, tally
+from endocorpus.deid.outside import CLEANED, Look, Place, Policy, Stretch, judge, kept, shows_much_text, tally
 from endocorpus.records import Cleared, Excluded, Filled, Label, MediaFacts, Privacy, Reason, Stage
 from endocorpus.sources.layout import Source
 
@@ -68,7 +67,7 @@ def decide(source: Source, facts: MediaFacts, rate: Fraction, seen: Seen) -> Cle
         Excluded: nothing may.
     """
     handling, masks, frames = HANDLING[source.privacy], seen.masks, facts.num_frames
-    if not _is_shown(masks):
+    if masks.shows_nothing:
         raise Excluded(Stage.DEID, Reason.NOTHING_SHOWN, "no moving or lit picture was found", frames=frames)
     if masks.doubts and not handling.doubts_pass:
         raise Excluded(Stage.DEID, Reason.IN_DOUBT, ", ".join(map(str, masks.doubts)), frames=frames)
@@ -97,14 +96,9 @@ def decide(source: Source, facts: MediaFacts, rate: Fraction, seen: Seen) -> Cle
 
 def _in_doubt_at_most(look: Look, policy: Policy) -> Look:
     """A look of which a face alone can say that it was outside."""
-    much_text = look.text_lines >= policy.text_lines or look.text_share > policy.text_share
-    outside = min(max(look.outside, policy.leave if much_text else 0.0), math.nextafter(policy.enter, 0))
+    least = policy.leave if shows_much_text(look, policy) else 0.0
+    outside = min(max(look.outside, least), math.nextafter(policy.enter, 0))
     return replace(look, outside=outside, text_lines=0, text_share=0.0)
-
-
-def _is_shown(masks: MaskPlan) -> bool:
-    left, top, right, bottom = masks.crop
-    return right > left and bottom > top
 
 
 def _said(stretches: Sequence[Stretch]) -> str:
@@ -123,4 +117,4 @@ def _removed(facts: MediaFacts, boxes: Sequence[Filled], outside: int) -> dict[s
 def _fingerprint(handling: Handling, seen: Seen) -> str:
     """SHA-256 of the settings and of all that was seen."""
     text = json.dumps([asdict(handling), asdict(seen)], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256(text.encode())

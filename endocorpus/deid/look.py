@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from endocorpus.corpus.files import atomic_file, parse_signed, signed_json
 from endocorpus.deid.field import BLOCK, Layout, find_layouts, row_edges, small_size
 from endocorpus.deid.head import BACKBONE, HEAD
-from endocorpus.deid.mask import Doubt, LayoutMask, Mask, MaskPlan, bands, hidden_part, snap
+from endocorpus.deid.mask import NO_PICTURE, Doubt, LayoutMask, Mask, MaskPlan, bands, hidden_part, snap
 from endocorpus.deid.measure import FACES, with_text
 from endocorpus.deid.models import proven
 from endocorpus.deid.outside import Look as OutsideLook
@@ -34,7 +34,6 @@ SAMPLES_PER_SECOND = 2
 BLOCK_SECONDS = 6  # over which the layout is looked at, at least
 BORDER = 2  # seconds at the border of two layouts in which both hide
 MOST_HIDDEN = 0.25  # of the field
-NO_PICTURE: Box = (0, 0, 0, 0)
 MODELS = (MASKING.detector, MASKING.recogniser, BACKBONE, HEAD, FACES)
 _FORMAT = 1  # raise it when the same recording would be seen otherwise
 
@@ -63,16 +62,16 @@ def look(media: Media, facts: MediaFacts, root: Path, policy: Policy, pace: Pace
     """
     watches = watch(media, facts, root, seed=0, pace=pace)
     masks = mask_plan(watches, facts)
-    if masks.crop == NO_PICTURE:
+    if masks.shows_nothing:
         return Seen(masks=masks, looks=())
     looks = look_outside(media, facts, root, content=masks.crop, policy=policy)
-    lines = {look.number: look.found.read for watch in watches for look in watch.looks}
+    lines = {one.number: one.found.read for layout in watches for one in layout.looks}
     return Seen(masks=masks, looks=with_text(looks, _at_looks(lines, looks), masks.crop))
 
 
 def _at_looks(lines: Mapping[int, Sequence[TextBox]], looks: Sequence[OutsideLook]) -> list[list[Box]]:
     """Lines of text, by frame, given to that look each which is nearest in time."""
-    at = np.array([look.frame for look in looks])
+    at = np.array([one.frame for one in looks])
     given: list[list[Box]] = [[] for _ in looks]
     for number, boxes in lines.items():
         nearest = int(np.abs(at - number).argmin())
@@ -163,7 +162,7 @@ def _window(layout: Layout, facts: MediaFacts) -> Box:
     """The part of the picture in which text can be on the field, with some margin."""
     rows, cols = np.flatnonzero(layout.area.any(axis=1)), np.flatnonzero(layout.area.any(axis=0))
     if not len(rows):
-        return (0, 0, 0, 0)
+        return NO_PICTURE
     low, wide = layout.area.shape
     margin = 2
     return (

@@ -14,6 +14,7 @@ from endocorpus.records import Box, Filled, Span
 Mask = npt.NDArray[np.bool_]
 Frame = npt.NDArray[np.uint8]
 
+NO_PICTURE: Box = (0, 0, 0, 0)
 GRID = 16  # pixels: edges of boxes over text tell its length no finer than this
 ROW_GAP = 3  # cells of the grid between two boxes of a row that are hidden with them
 MOST_BANDS, BAND_LOSS = 160, 0.003  # of a field's outline; what its steps may cost, as a part of its area
@@ -56,7 +57,7 @@ class LayoutMask:
 class MaskPlan:
     """All that will be hidden in a recording of displayed pictures of `width` x `height`, and what is in doubt.
 
-    `crop` holds every pixel that any layout shows; an empty one says that nothing can be shown.
+    `crop` holds every pixel that any layout shows.
     """
 
     width: int
@@ -64,6 +65,10 @@ class MaskPlan:
     crop: Box
     layouts: tuple[LayoutMask, ...]
     doubts: tuple[Doubt, ...]
+
+    @property
+    def shows_nothing(self) -> bool:
+        return self.crop == NO_PICTURE
 
     def hidden(self, number: int) -> Mask:
         """True where frame `number` shows nothing; shape (height, width) of the whole picture."""

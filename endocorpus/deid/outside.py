@@ -189,9 +189,7 @@ def _findings(looks: Sequence[Look], seconds: Sequence[float], policy: Policy) -
         Why.LOOKS: out,
         Why.UNSURE: (high & ~out) | (face & alone),
         Why.FACE: face & ~alone,
-        Why.TEXT: np.array(
-            [look.text_lines >= policy.text_lines or look.text_share > policy.text_share for look in looks], np.bool_
-        ),
+        Why.TEXT: np.array([shows_much_text(look, policy) for look in looks], np.bool_),
         Why.STILL: _still(looks, seconds, policy),
     }
 
@@ -208,6 +206,11 @@ def _alone(odd: Flags, seconds: Sequence[float], policy: Policy) -> Flags:
         enough = min(before.sum(), after.sum()) >= WITNESSES
         found[index] = enough and odd[before | after].mean() < CONFIRMED
     return found
+
+
+def shows_much_text(look: Look, policy: Policy) -> bool:
+    """Whether a look shows so much unusual text that it is of a screen or a document."""
+    return look.text_lines >= policy.text_lines or look.text_share > policy.text_share
 
 
 def _still(looks: Sequence[Look], seconds: Sequence[float], policy: Policy) -> Flags:

@@ -33,20 +33,19 @@ def look_outside(
     content: Box,
     policy: Policy,
     head: Head | None = None,
-    rate: Fraction | None = None,
 ) -> tuple[Look, ...]:
     """Measure sampled frames of a recording, for `judge`; text is left at none, see `measure.with_text`.
 
     Args:
+        facts: with the rate of the examination, if the container's is another one.
         content: the part of the displayed picture that shows the endoscopic image.
         head: a site's own; by default the one that ships.
-        rate: frames per second of the examination, if the container's is another one.
 
     Raises:
         Excluded: the recording cannot be decoded.
         DataError: a model is missing or changed.
     """
-    head, pace = head or shipped_head(), rate or facts.rate
+    head = head or shipped_head()
     black: set[int] = set()
 
     def look(numbers: Sequence[int]) -> tuple[Look, ...]:
@@ -59,8 +58,8 @@ def look_outside(
         found = look_at(seen(), head, content)
         return tuple(Look(frame=one.frame, outside=0.0) if one.frame in black else one for one in found)
 
-    first = look(look_frames(facts.num_frames, pace, policy.per_second, facts.digest))
-    return merge(first, look(look_closer(first, facts.num_frames, pace, policy, facts.digest)))
+    first = look(look_frames(facts.num_frames, facts.rate, policy.per_second, facts.digest))
+    return merge(first, look(look_closer(first, facts.num_frames, facts.rate, policy, facts.digest)))
 
 
 def look_closer(looks: Sequence[Look], num_frames: int, rate: Fraction, policy: Policy, key: str) -> tuple[int, ...]:

@@ -307,6 +307,10 @@ class Cut:
     right: int = 0
     bottom: int = 0
 
+    def shows(self, facts: MediaFacts) -> Box:
+        """What is left of the displayed picture."""
+        return self.left, self.top, facts.width - self.right, facts.height - self.bottom
+
     def leaves(self, facts: MediaFacts) -> tuple[int, int]:
         """Width and height of what is left of the displayed picture."""
         return facts.width - self.left - self.right, facts.height - self.top - self.bottom

@@ -114,7 +114,7 @@ def deid_row(plan: RecordingPlan) -> Row:
         "removed": _counted(clearance.removed),
         "measures": list(clearance.measures),
         "doubts": list(clearance.doubts),
-        "crop": dict(zip(EDGES, clearance.crop, strict=True)),
+        "crop": dict(zip(EDGES, plan.cut.shows(plan.facts), strict=True)),
         "boxes": [
             {"start": part.span.start, "stop": part.span.stop, **dict(zip(EDGES, box, strict=True))}
             for part in clearance.boxes

@@ -262,12 +262,9 @@ def _cut(made: Built, clip: Mapping[str, Any], settings: tuple[str, ...] = PLAIN
         if row["recording_id"] == clip["recording_id"]
     )
     crop, (left, top, right, bottom) = row["crop"], (6, 4, 10, 0) if settings is MOVED else (0, 0, 0, 0)
-    return (
-        max(left, crop["left"]),
-        max(top, crop["top"]),
-        max(right, size[0] - crop["right"]),
-        max(bottom, size[1] - crop["bottom"]),
-    )
+    edges = (crop["left"], crop["top"], size[0] - crop["right"], size[1] - crop["bottom"])
+    assert all(edge >= least for edge, least in zip(edges, (left, top, right, bottom), strict=True)), "shown, but cut"
+    return edges
 
 
 def moved_truth(made: Built, clip: Mapping[str, Any], frame: int, settings: tuple[str, ...]) -> npt.NDArray[np.bool_]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from endocorpus import __version__
+from endocorpus.cli_corpus import (
+    FOLDER,
+    attested,
+    echo_exclusions,
+    info,
+    place_among_excluded,
+    report,
+    review,
+    verify,
+    workers_option,
+)
 from endocorpus.cli_deid import deid, secret_options
 from endocorpus.cli_facts import fetch, mix, sources, splits
-from endocorpus.cli_review import attested, review, signer_option
 from endocorpus.console import Commands, echo_json, echo_table, json_option
 from endocorpus.errors import DataError, UsageError
 from endocorpus.places import place_of, raw_root
@@ -26,7 +35,6 @@ if TYPE_CHECKING:
     from endocorpus.scan import Scan
     from endocorpus.sources.layout import Source
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 source_option = click.option("--source", "source_name", required=True, metavar="NAME", help="See `endocorpus sources`.")
 root_option = click.option(
@@ -45,13 +53,6 @@ config_option = click.option(
 )
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Such as segment.clip_seconds=4."
-)
-workers_option = click.option(
-    "--workers",
-    type=click.IntRange(1),
-    default=os.cpu_count() or 1,
-    show_default="one per core",
-    help="Processes that work at the same time.",
 )
 rate_option = click.option(
     "--rate", metavar="FPS", help="Only for the source 'folder': frames per second of folders of images. Default: 25."
@@ -167,7 +168,7 @@ def _echo_scan(source: Source, found: Scan, compared: tuple[Compared, ...], most
     shown = f"; the first {most}, all with --json" if len(rows) > most else ""
     title = f"{count(len(rows), 'recording')} in {count(found.num_files, 'file')}{beside}{shown}"
     echo_table(title, ("id", "what", "files", "labels"), rows[:most])
-    _echo_exclusions([_exclusion(e) for e in found.exclusions])
+    echo_exclusions([_exclusion(e) for e in found.exclusions])
     if compared:
         header = ("what", "expected", "status", "found", "verdict")
         counts = [
@@ -221,7 +222,7 @@ def plan(
     with names_of(source, secrets, name, [root, out]) as names:
         scanned, rejected = scan_filled(source, root, name, names), rejected_recordings(out)
         plans, found = plan_all(scanned, source, root, config, workers, BuildWatcher(), rejected)
-    exclusions = sorted(map(_exclusion, found), key=_place_among_excluded)
+    exclusions = sorted(map(_exclusion, found), key=place_among_excluded)
     rows = [
         {
             "recording": p.recording.recording_id,
@@ -246,7 +247,7 @@ def plan(
     ]
     header = ("recording", "frames", "rate", "", "clips", "size", "doubts")
     echo_table(f"{count(sum(len(p.clips) for p in plans), 'clip')} planned", header, cells)
-    _echo_exclusions(exclusions)
+    echo_exclusions(exclusions)
 
 
 @main.command()
@@ -321,86 +322,15 @@ def build(
     click.echo("\n".join([headline(corpus), *told(corpus)]))
     if copied := repeats(corpus.descriptor["counts"]["identical_recordings"]):
         click.echo(f"{copied}, byte for byte; they share a leak group")
-    _echo_exclusions(corpus.table("excluded").to_pylist())
+    echo_exclusions(corpus.table("excluded").to_pylist())
     click.echo("".join(f"{line}\n" for line in left_out(corpus, shown.gone)), nl=False)
     if not corpus.descriptor["counts"]["clips"]:
         raise DataError(why_empty(corpus))
 
 
-@main.command()
-@click.argument("corpus_folder", metavar="CORPUS", type=FOLDER)
-@click.option("--fast", is_flag=True, help="Check every byte, but do not decode the clips.")
-@signer_option
-@workers_option
-@json_option
-def verify(corpus_folder: Path, fast: bool, signer: str | None, workers: int, as_json: bool) -> None:
-    """Re-open everything: tables, shards, every clip, the attestation. Exit code 1 names what is damaged."""
-    import dataclasses
-
-    from endocorpus.corpus.manifest import named_corpus
-    from endocorpus.progress import shown_clips
-    from endocorpus.release import standing
-    from endocorpus.verify import verify as verify_corpus
-
-    corpus = named_corpus(corpus_folder)
-    with shown_clips(corpus.descriptor["counts"]["clips"]) as progress:
-        outcome = verify_corpus(corpus, decode=not fast, workers=workers, signer=signer, progress=progress)
-    if as_json:
-        echo_json(dataclasses.asdict(outcome) | {"released": standing(corpus).released})
-    else:
-        for problem in outcome.problems:
-            click.echo(f"{corpus_folder}/{problem.where}: {problem.what}")
-        click.echo(
-            f"{count(outcome.shards, 'shard')}, {count(outcome.clips, 'clip')}, {outcome.bytes:,} bytes: "
-            + (count(len(outcome.problems), "problem") if outcome.problems else "everything is as it was committed")
-        )
-        click.echo(f"released: {standing(corpus).sentence}")
-    if outcome.problems:
-        raise DataError(f"{corpus_folder}: damaged; `endocorpus build` repairs it from the raw files")
-
-
-@main.command()
-@click.argument("corpus_folder", metavar="CORPUS", type=FOLDER)
-@json_option
-def info(corpus_folder: Path, as_json: bool) -> None:
-    """Show what a finished corpus holds: source, licence, settings, sizes, rates, labels, and what was left out."""
-    from endocorpus.corpus.manifest import named_corpus
-    from endocorpus.summary import facts, headline
-
-    corpus = named_corpus(corpus_folder)
-    if as_json:
-        echo_json(dict(corpus.descriptor))
-        return
-    click.echo(headline(corpus))
-    echo_table("", ("", ""), facts(corpus))
-    _echo_exclusions(corpus.table("excluded").to_pylist())
-
-
-@main.command()
-@click.argument("corpus_folder", metavar="CORPUS", type=FOLDER)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write a copy of the page there.")
-@json_option
-def report(corpus_folder: Path, out: Path | None, as_json: bool) -> None:
-    """Say where the report page of a corpus is, write it elsewhere, or print its figures with --json."""
-    from endocorpus.corpus.manifest import REPORT, named_corpus, refuse_inside_corpus
-    from endocorpus.report.page import write_report
-    from endocorpus.report.stats import compute
-
-    corpus = named_corpus(corpus_folder)
-    if as_json:
-        echo_json(compute(corpus).to_json())
-        return
-    if out is None:
-        click.echo(corpus.root / REPORT)
-        return
-    refuse_inside_corpus(out)
-    try:
-        write_report(corpus, out)
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be written: {error.strerror}") from None
-    click.echo(f"report written to {out}")
-
-
+main.add_command(verify)
+main.add_command(info)
+main.add_command(report)
 main.add_command(review)
 deid.add_command(attested)
 main.add_command(deid)
@@ -442,16 +372,3 @@ def _exclusion(exclusion: Any) -> dict[str, Any]:
     from endocorpus.rows import excluded_row
 
     return excluded_row(exclusion)
-
-
-def _place_among_excluded(exclusion: dict[str, Any]) -> tuple[str, str]:
-    """The order of `excluded.parquet`, for whoever lists them."""
-    return str(exclusion["subject"]), str(exclusion["reason"])
-
-
-def _echo_exclusions(exclusions: list[dict[str, Any]], most: int = 20) -> None:
-    if exclusions:
-        exclusions = sorted(exclusions, key=_place_among_excluded)
-        rows = [(e["reason"], e["subject"], e["detail"]) for e in exclusions[:most]]
-        more = f", the first {most}" if len(exclusions) > most else ""
-        echo_table(f"{count(len(exclusions), 'exclusion')}{more}", ("reason", "what", "detail"), rows)

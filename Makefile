@@ -41,6 +41,7 @@ conformance: $(STAMP)
 
 soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m pytest --hypothesis-profile=fresh $$(grep -rl '@given' tests)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

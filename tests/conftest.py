@@ -8,6 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# `make test` draws the same examples everywhere, so that what passes here passes in CI; `make soak` draws fresh ones.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("fresh", max_examples=1000, deadline=None, print_blob=True)
+settings.load_profile("same")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that runs the tests in the background makes them, and all they start, deaf to Ctrl-C.

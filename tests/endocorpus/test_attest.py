@@ -187,7 +187,7 @@ def test_one_kind_of_statement_cannot_pass_for_another() -> None:
         read_attestation(write_chain([{"a": 1}], KEY, PURPOSE), "x")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_no_damage_goes_unnoticed(data: st.DataObject) -> None:
     whole = signed(2)

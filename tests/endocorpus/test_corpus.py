@@ -42,7 +42,7 @@ keys = st.text(alphabet=string.ascii_lowercase + string.digits + "-", min_size=1
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves files open
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.dictionaries(keys, st.binary(max_size=2000), min_size=1, max_size=8))
 def test_shards_hold_what_was_written_for_us_and_for_webdataset(
     tmp_path_factory: pytest.TempPathFactory, contents: dict[str, bytes]

@@ -177,7 +177,7 @@ def test_a_server_may_give_the_rest_in_pieces(server: Server, tmp_path: Path) ->
     assert [asked for _, asked, _ in server.log] == [None, "bytes=50000-", "bytes=110000-", "bytes=170000-"]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.builds(

@@ -105,7 +105,6 @@ def test_what_is_kept_of_the_picture_fills_the_clip(placement: Placement) -> Non
     assert whole is not None and np.allclose(whole, (0, 0, *placement.size), atol=1e-9)
 
 
-@settings(deadline=None)
 @given(placements(), st.data())
 def test_a_mask_goes_where_its_box_goes_and_keeps_its_area(placement: Placement, data: st.DataObject) -> None:
     width, height = placement.stored
@@ -184,7 +183,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(case=spans_of_recordings(), box=BOXES, left=st.integers(0, 30), top=st.integers(0, 30))
 def test_a_box_is_on_every_frame_of_its_span_and_on_its_pixels(
     recording: Recording,
@@ -327,7 +326,7 @@ def test_a_box_that_misses_the_mask_of_its_frame_is_left_out(box: tuple[int, ...
 
 
 @pytest.mark.parametrize("kind", TEXTS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_no_damage_to_a_label_file_ends_a_build(
     kind: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
@@ -533,7 +532,6 @@ def test_equal_bytes_and_links_join_leak_groups(tmp_path: Path) -> None:
         st.tuples(st.integers(0, 5), st.integers(0, 5), st.sets(st.integers(0, 5), max_size=2)), min_size=1, max_size=8
     )
 )
-@settings(deadline=None)
 def test_leak_groups_are_what_hangs_together(recording: Recording, rows: list[tuple[int, int, set[int]]]) -> None:
     base = plan_of(recording, (64, 48), cut_into_clips(30, SegmentConfig()), Cut())
     plans = [

@@ -73,7 +73,7 @@ def test_a_model_that_is_missing_or_changed_stops_the_program_and_says_what_to_i
 # --- text -----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(8, 60), st.integers(4, 30), st.integers(3, 12), st.integers(12, 60))
 def test_a_box_holds_every_pixel_of_its_line_and_more(top: int, left: int, high: int, wide: int) -> None:
     chance = np.zeros((120, 160), np.float32)
@@ -103,7 +103,7 @@ def test_lines_are_found_and_their_letters_hidden_and_tissue_is_left_alone() -> 
 # --- when to look ---------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 40_000), st.sampled_from((Fraction(1), Fraction(10), Fraction(30000, 1001), Fraction(60))))
 def test_every_stratum_of_time_is_looked_at_once_as_its_seed_says(num_frames: int, rate: Fraction) -> None:
     numbers = sample_frames(num_frames, rate, 7, "a", NORMAL)
@@ -137,7 +137,7 @@ def painted(boxes: tuple[Box, ...] | list[Box], width: int = 310, height: int = 
     return count
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(BOXES)
 def test_bars_cover_what_they_hide_on_a_grid_that_tells_no_length(boxes: list[Box]) -> None:
     bars = snap(boxes, 310, 215)
@@ -149,7 +149,7 @@ def test_bars_cover_what_they_hide_on_a_grid_that_tells_no_length(boxes: list[Bo
     assert snap([b for b in nudged if b[2] > b[0]], 310, 215) == bars or any(b[2] - b[0] == 1 for b in boxes)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(20, 150), st.integers(100, 200), st.integers(90, 160))
 def test_bands_show_no_pixel_outside_and_lose_little(radius: int, x: int, y: int) -> None:
     rows = np.arange(320)

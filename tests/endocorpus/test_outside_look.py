@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -26,7 +26,6 @@ KEY = "0" * 32
 @given(
     st.integers(1, 2000), st.sampled_from([Fraction(1), Fraction(25), Fraction(30000, 1001)]), st.sampled_from([2, 8])
 )
-@settings(deadline=None)
 def test_one_frame_of_each_stretch_is_looked_at(num_frames: int, rate: Fraction, per_second: int) -> None:
     numbers = look_frames(num_frames, rate, Fraction(per_second), KEY)
     assert numbers == look_frames(num_frames, rate, Fraction(per_second), KEY)
@@ -39,7 +38,6 @@ def test_one_frame_of_each_stretch_is_looked_at(num_frames: int, rate: Fraction,
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_around_what_is_odd_is_looked_more_often(data: st.DataObject) -> None:
     rate, policy = Fraction(24), Policy()
     first = [

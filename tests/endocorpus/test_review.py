@@ -477,7 +477,7 @@ def test_frames_that_are_not_there_are_an_error(corpus: Corpus) -> None:
         frames_at(data[: len(data) // 4], [0, 5])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_placed_boxes_cover_what_was_filled(data: st.DataObject) -> None:
     """Fill in a recording, cut and scale by whole numbers as a clip does: the boxes cover that, and no more."""

@@ -166,7 +166,7 @@ def test_a_root_that_is_not_a_folder(tmp_path: Path) -> None:
 names = st.text(alphabet="ab A_-.1é" + string.digits, min_size=1, max_size=8).filter(lambda n: n.strip(". ") == n and n)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sets(
         st.builds(

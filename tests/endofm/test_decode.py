@@ -29,7 +29,7 @@ def clip(gop: str) -> bytes:
 
 
 @pytest.mark.parametrize("gop", GOPS)
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(wanted=st.sets(st.integers(0, SPEC.num_frames - 1), min_size=1, max_size=20))
 def test_exactly_the_frames_that_were_asked_for(gop: str, wanted: set[int]) -> None:
     indices = np.array(sorted(wanted))

@@ -75,7 +75,7 @@ def test_the_loss_has_two_parts() -> None:
         assert output.loss.item() == pytest.approx(total / sum(pairs.values()), rel=1e-6)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(1, 3), st.integers(0, 4), st.integers(1, 3))
 def test_a_view_is_never_its_own_target(num_globals: int, num_locals: int, clips: int) -> None:
     views = max(2, num_globals + num_locals)

@@ -9,7 +9,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from endocorpus.errors import DataError
@@ -26,7 +26,6 @@ VIEWS = ViewConfig(global_frames=(3, 4), local_frames=(2, 5), global_size=16, lo
 SIDES = st.integers(1, 90)
 
 
-@settings(deadline=None)
 @given(
     clips=st.lists(st.tuples(st.integers(1, 60), SIDES, SIDES), min_size=1, max_size=4),
     seed=st.integers(0, 1000),

@@ -101,7 +101,7 @@ def test_a_small_corpus_is_asked_so_that_good_features_are_right() -> None:
     assert knn(features_ND, targets_N, groups_N, neighbours=4) == Accuracy(1, 1)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=150))
 def test_neighbours_are_as_many_as_the_worst_off_clip_has_of_its_class(clips: list[tuple[int, int]]) -> None:
     mine = [sum(t == target and g != group for t, g in clips) for target, group in clips]
@@ -123,7 +123,7 @@ def plain_knn(features: np.ndarray, targets: np.ndarray, groups: np.ndarray, k: 
     return right / len(unit)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.integers(1, 12), st.floats(0.01, 100))
 def test_votes_are_those_of_a_plain_loop_at_any_scale_of_the_features(seed: int, k: int, scale: float) -> None:
     rng = np.random.default_rng(seed)

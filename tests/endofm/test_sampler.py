@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from endocorpus.errors import UsageError
@@ -39,7 +39,6 @@ def test_workers_that_take_every_nth_step_make_the_same_order(shape: tuple[int, 
     assert [dealt[step] for step in range(steps)] == whole
 
 
-@settings(deadline=None)
 @given(SHAPES, st.integers(0, 7))
 def test_every_epoch_visits_every_clip_once(shape: tuple[int, int, int], epoch: int) -> None:
     num_clips, batch_size, _ = shape
@@ -120,7 +119,6 @@ def blocked(sizes: list[int], block_shards: int, batch_size: int, seed: int) -> 
     return ClipSampler(len(shard_N), batch_size, seed, Blocks(shard_N, block_shards))
 
 
-@settings(deadline=None)
 @given(BLOCKED, st.integers(0, 5))
 def test_blocks_visit_every_clip_once_and_shard_after_shard(shape: tuple[list[int], int, int, int], epoch: int) -> None:
     sizes, block_shards, _, _ = shape
@@ -143,7 +141,6 @@ def test_blocks_visit_every_clip_once_and_shard_after_shard(shape: tuple[list[in
     assert max(lengths) - min(lengths) <= 1 and len(lengths) == -(-len(sizes) // block_shards)
 
 
-@settings(deadline=None)
 @given(BLOCKED, st.integers(0, 40))
 def test_blocks_make_the_same_batches_for_every_world(shape: tuple[list[int], int, int, int], step: int) -> None:
     sampler = blocked(*shape)
@@ -153,7 +150,6 @@ def test_blocks_make_the_same_batches_for_every_world(shape: tuple[list[int], in
             np.testing.assert_array_equal(blocked(*shape).rows(step, rank, world), whole[rank::world])
 
 
-@settings(deadline=None)
 @given(BLOCKED, st.integers(0, 200))
 def test_one_block_is_the_order_without_blocks(shape: tuple[list[int], int, int, int], step: int) -> None:
     sizes, _, batch_size, seed = shape
@@ -161,7 +157,6 @@ def test_one_block_is_the_order_without_blocks(shape: tuple[list[int], int, int,
     np.testing.assert_array_equal(blocked(sizes, len(sizes), batch_size, seed).rows(step), plain.rows(step))
 
 
-@settings(deadline=None)
 @given(BLOCKED, st.integers(0, 500))
 def test_what_is_worth_fetching_covers_what_comes(shape: tuple[list[int], int, int, int], position: int) -> None:
     sampler = blocked(*shape)
@@ -172,7 +167,6 @@ def test_what_is_worth_fetching_covers_what_comes(shape: tuple[list[int], int, i
     assert sampler.rows_at(np.array([position]))[0] in rows
 
 
-@settings(deadline=None)
 @given(BLOCKED, st.integers(0, 500))
 def test_substitutes_come_from_the_block_and_reach_all_of_it(
     shape: tuple[list[int], int, int, int], position: int

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from endocorpus.corpus.shards import tar_members
@@ -57,7 +57,6 @@ SHAPES = st.tuples(
 )
 
 
-@settings(deadline=None)
 @given(SHAPES, st.integers(0, 2**32 - 1), st.integers(0, 3))
 def test_the_ranks_together_show_every_clip_once_an_epoch(
     shape: tuple[list[int], int, int, int], seed: int, epoch: int
@@ -86,7 +85,6 @@ def test_the_ranks_together_show_every_clip_once_an_epoch(
     assert max(shares) - min(shares) <= 1
 
 
-@settings(deadline=None)
 @given(SHAPES, st.integers(0, 2**32 - 1))
 @example(([1, 1, 1, 1, 1, 1, 1, 9, 3], 3, 1, 15), 165)  # what is shown next lies behind a whole buffer
 def test_rows_follow_from_positions(shape: tuple[list[int], int, int, int], seed: int) -> None:

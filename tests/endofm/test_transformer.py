@@ -162,7 +162,7 @@ def test_fresh_network_ignores_the_order_of_frames_and_a_trained_one_does_not() 
         assert (trained(clip) - trained(shuffled)).abs().max() > 1e-2
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 3), st.integers(1, 17), st.integers(1, 5), st.integers(1, 5))
 def test_any_length_and_grid_and_clips_do_not_see_each_other(batch: int, frames: int, rows: int, columns: int) -> None:
     model = random_backbone()

@@ -46,7 +46,7 @@ def make_views(batch: int = 4, still: int = 1) -> list[Tensor]:
 # --- views ---------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     st.integers(1, 200), st.integers(2, 9), st.integers(1, 4), st.sampled_from(["repeat", "single"]), st.integers(0, 99)
 )

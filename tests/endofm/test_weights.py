@@ -215,7 +215,7 @@ def test_an_error_lists_what_is_missing_unexpected_and_misshaped(tmp_path: Path)
 
 
 @given(st.data())
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_tensor_that_is_amiss_is_named(tmp_path: Path, data: st.DataObject) -> None:
     state = p.numbers(1)
     name = data.draw(st.sampled_from(sorted(state)))

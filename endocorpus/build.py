@@ -31,8 +31,9 @@ from endocorpus.corpus.manifest import (
 from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
 from endocorpus.corpus.shards import KEY, LONGEST_NAME
 from endocorpus.deid.intake import no_core_dumps
-from endocorpus.deid.look import MODELS
+from endocorpus.deid.look import MODELS as LOOKING
 from endocorpus.deid.models import attest
+from endocorpus.deid.reread import MODELS as CHECKING
 from endocorpus.engine import run_tasks
 from endocorpus.errors import DataError, UsageError
 from endocorpus.expect import compare, refuse_loose, unmapped_labels
@@ -296,7 +297,7 @@ def _commit(
     rows: dict[str, list[Row]] = {
         "recordings": [recording_row(plan, source) for plan in kept],
         "clips": sorted(clips, key=lambda row: (row["shard"], row["mp4_offset"])),
-        "deid": [deid_row(plan) for plan in kept],
+        "deid": [deid_row(plan, source) for plan in kept],
         "excluded": [excluded_row(e) for e in sorted(exclusions, key=lambda e: (e.subject, e.reason))],
     }
     said = all_annotations(shards, work)
@@ -310,7 +311,7 @@ def _commit(
         "config_digest": digest_bytes(config.model_dump_json().encode()),
         "source": source_facts(source),
         "synthetic": synthetic,
-        "deid": {"models": attest(*MODELS)},
+        "deid": {"models": attest(*LOOKING, *CHECKING)},
         "ids": ids,
         "expected": [dataclasses.asdict(row) for row in compare(source, scanned, plans)],
         "unmapped": unmapped_labels(plans),

@@ -104,7 +104,7 @@ def recording_row(plan: RecordingPlan, source: Source) -> Row:
     }
 
 
-def deid_row(plan: RecordingPlan) -> Row:
+def deid_row(plan: RecordingPlan, source: Source) -> Row:
     clearance = plan.clearance
     return {
         "recording_id": plan.recording.recording_id,
@@ -123,7 +123,7 @@ def deid_row(plan: RecordingPlan) -> Row:
         "outside": _counted(clearance.outside),
         "outside_frames": plan.facts.num_frames - sum(map(len, clearance.kept)),
         "parameters": clearance.parameters,
-        "checks": _counted(dict.fromkeys(CHECKS, 0)),  # any finding destroys the clips
+        "checks": _counted(dict.fromkeys(CHECKS[source.privacy], 0)),  # any finding destroys the clips
     }
 
 

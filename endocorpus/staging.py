@@ -36,6 +36,8 @@ from endocorpus.corpus.schema import SCHEMA_VERSION
 from endocorpus.corpus.shards import read_member, sample_members
 from endocorpus.deid.addresses import addresses
 from endocorpus.deid.checks import check_clips
+from endocorpus.deid.models import proven
+from endocorpus.deid.reread import MODELS as CHECKING
 from endocorpus.errors import DataError, UsageError
 from endocorpus.labels import gather, labels_digest, read_labels
 from endocorpus.media.encode import EncodeConfig, encode
@@ -46,7 +48,7 @@ from endocorpus.sources.layout import Source
 
 WORK = ".build"
 LOOKS, ENCODED, ANNOTATED, RECEIPTS = "looks", "encoded", "annotated", "receipts"
-_FORMAT = 4  # raise it when the same plan would be encoded to other bytes
+_FORMAT = 5  # raise it when the same plan would be encoded to other bytes
 _RECEIPT = "receipt.json"
 _ROWS = "annotations.parquet"
 RETRIED = {Reason.TIMED_OUT, Reason.CHANGED, Reason.UNREADABLE}  # may be otherwise the next time, so it is tried
@@ -122,7 +124,8 @@ def make_task(plan: RecordingPlan, root: Path, source: Source, work: Path, confi
     clips = [(clip.key, clip.span.start, clip.span.stop, clip.stride, clip.width, clip.height) for clip in plan.clips]
     cut = dataclasses.astuple(plan.cut)
     filled = [dataclasses.astuple(part) for part in plan.clearance.filled]
-    decides = [_FORMAT, facts.digest, str(plan.rate), clips, cut, filled, config.model_dump(), encoder_build()]
+    tools = [encoder_build(), proven(*CHECKING)]
+    decides = [_FORMAT, facts.digest, str(plan.rate), clips, cut, filled, config.model_dump(), *tools]
     picture = (facts.width, facts.height, facts.stored_width, facts.stored_height)
     said = [_FORMAT, SCHEMA_VERSION, facts.digest, plan.annotations_digest, clips, cut, picture]
     clips_id, annotations_id = (json.dumps(what, sort_keys=True).encode() for what in (decides, said))
@@ -218,7 +221,8 @@ def reuse_clips(task: MakeTask, rows: Sequence[Mapping[str, Any]], shard: Path) 
 def _encode_into(folder: Path, task: MakeTask) -> dict[str, Any]:
     try:
         clips = encode(task.plan, task.root, folder, task.config)
-        check_clips(Path(clip.path) for clip in clips)
+        paths = [Path(clip.path) for clip in clips]
+        check_clips(paths, task.plan.recording, task.plan.facts, task.root, task.source.privacy)
     except Excluded as excluded:
         for leftover in folder.iterdir():
             leftover.unlink()

@@ -10,18 +10,35 @@ from pathlib import Path
 
 from endocorpus.deid.attest import Check
 from endocorpus.deid.bitstream import audit_clip
-from endocorpus.records import Excluded, Reason, Stage
+from endocorpus.deid.known import identifiers
+from endocorpus.deid.reread import reread_clips
+from endocorpus.deid.search import in_noise
+from endocorpus.records import Excluded, MediaFacts, Privacy, Reason, Recording, Stage
 
-CHECKS = tuple(str(check) for check in (Check.STREAMS, Check.CONTAINER))
+CHECKS: dict[Privacy, tuple[Check, ...]] = {
+    "public": (Check.STREAMS, Check.CONTAINER, Check.READ_AGAIN),  # whose names are in the corpus as they are
+    "private": (Check.STREAMS, Check.CONTAINER, Check.IDENTIFIERS, Check.READ_AGAIN),
+}
 """What is checked. `media.encode` has counted streams and frames of each clip before."""
 
 
-def check_clips(paths: Iterable[Path]) -> None:
+def check_clips(paths: Iterable[Path], recording: Recording, facts: MediaFacts, root: Path, privacy: Privacy) -> None:
     """Look through the finished clips of a recording.
 
     Raises:
-        Excluded: there is something in them beside the pictures.
+        Excluded: there is something in them beside the pictures, or something can be read in these.
+        DataError: a model is missing or changed.
     """
+    known = identifiers(recording.media, facts, root) if privacy == "private" else None
     for path in paths:
-        if found := audit_clip(path.read_bytes()):
-            raise Excluded(Stage.DEID, Reason.LEAK_FOUND, f"a finished clip holds more than pictures: {found[0]}")
+        data = path.read_bytes()
+        if found := audit_clip(data):
+            raise _found(f"a finished clip holds more than pictures: {found[0]}")
+        if known and in_noise(data, known):
+            raise _found("the bytes of a finished clip hold a name, number or date that the recording has")
+        if lines := reread_clips([data], what=known):
+            raise _found(f"{lines} lines of text can be read in a finished clip")
+
+
+def _found(detail: str) -> Excluded:
+    return Excluded(Stage.DEID, Reason.LEAK_FOUND, detail)

@@ -50,7 +50,7 @@ LONG = 6  # letters, of which a Chinese one counts as two, from which a line is 
 SHORT_SIDE, MOST_ZOOM = 512, 3.0  # pixels that a picture is enlarged to at least, and how much it is at most
 
 
-def reread_clips(clips: Iterable[Path | bytes], seed: int, what: Sought | None = None, threads: int = 1) -> int:
+def reread_clips(clips: Iterable[Path | bytes], seed: int = 0, what: Sought | None = None, threads: int = 1) -> int:
     """How much can be read in finished clips (mp4): in the first, the middle, the last and one more frame of each.
 
     Args:

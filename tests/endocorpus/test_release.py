@@ -25,6 +25,7 @@ from endocorpus.deid.pseudonym import new_key
 from endocorpus.records import RecordingPlan
 from endocorpus.release import REVIEWS, settle, standing, take_in
 from endocorpus.rows import Row, deid_row
+from endocorpus.sources.layout import Source
 from tests.browser import browser
 from tests.endocorpus.conftest import show_all
 from tests.media import write_video
@@ -62,8 +63,8 @@ def cleared() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         known: dict[str, int] = {}
 
-        def row(plan: RecordingPlan) -> Row:
-            return deid_row(plan) | finding(known.setdefault(plan.recording.recording_id, len(known) % 3))
+        def row(plan: RecordingPlan, source: Source) -> Row:
+            return deid_row(plan, source) | finding(known.setdefault(plan.recording.recording_id, len(known) % 3))
 
         patch.setattr(endocorpus.plan, "decide", show_all)
         patch.setattr(endocorpus.build, "deid_row", row)
@@ -327,8 +328,11 @@ def test_a_descriptor_names_no_file_outside(site: Site) -> None:
 def test_findings_hold_a_corpus_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = endocorpus.build.deid_row
 
-    def row(plan: RecordingPlan) -> Row:
-        return plain(plan) | {"checks": [{"what": str(Check.READ_AGAIN), "count": 2}], "measures": ["pixel barrier"]}
+    def row(plan: RecordingPlan, source: Source) -> Row:
+        return plain(plan, source) | {
+            "checks": [{"what": str(Check.READ_AGAIN), "count": 2}],
+            "measures": ["pixel barrier"],
+        }
 
     monkeypatch.setattr(endocorpus.build, "deid_row", row)
     assert site.build().exit_code == 0

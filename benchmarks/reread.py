@@ -5,7 +5,8 @@
     python -m benchmarks.reread --films 8 --seed 3000 --masks
 
 Every film is used three times: as it is ("clean"), with identifiers planted ("planted"), and with black bars where they
-stood (X a build encodes them. Of the planted items, those count that stand out by 12 of 255 at least; copies in a
+stood ("bars"), as masks are snapped. `--masks` plans the masks from the planted film instead, as a build does. Clips
+are encoded as a build encodes them. Of the planted items, those count that stand out by 12 of 255 at least; copies in a
 thumbnail are left out. An item is found if a line that counts lies on it.
 """
 

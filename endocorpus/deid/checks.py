@@ -36,8 +36,8 @@ def check_clips(paths: Iterable[Path], recording: Recording, facts: MediaFacts, 
             raise _found(f"a finished clip holds more than pictures: {found[0]}")
         if known and in_noise(data, known):
             raise _found("the bytes of a finished clip hold a name, number or date that the recording has")
-        if lines := reread_clips([data], what=known):
-            raise _found(f"{lines} lines of text can be read in a finished clip")
+        if reread_clips([data], what=known):
+            raise _found("text can be read in a finished clip")
 
 
 def _found(detail: str) -> Excluded:

@@ -20,6 +20,7 @@ _OURS = {"videohandler", "isom", "iso2", "iso5", "iso6", "avc1", "mp41", "mp42",
 _NAMES = {"PN", "LO", "SH", "LT", "ST", "UT", "UC", "DA", "DT", "AS"}  # value representations, DICOM PS3.5, 6.2
 _DAY = re.compile(r"((?:19|20)\d\d)[-./:]?(\d\d)[-./:]?(\d\d)")
 _SPLIT = re.compile(r"[\W_]+")
+_RUN = re.compile(r"\d+|[a-zA-Z\u00c0-\u024f]+|[^\W\d_a-zA-Z\u00c0-\u024f]+")  # digits, Latin letters, other letters
 _LONGEST = 200  # characters; more is a text, of which the words are looked for
 
 
@@ -59,8 +60,9 @@ def _of_dicom(path: Path) -> Iterator[str]:
 
 
 def _words(text: str) -> Iterator[str]:
-    """A text as a whole, if it is short, each of its words, and the dates in it."""
+    """A text as a whole, if it is short, each of its words and of their parts, and the dates in it."""
     if len(text) <= _LONGEST:
         yield " ".join(_SPLIT.split(text))
     yield from _SPLIT.split(text)
+    yield from _RUN.findall(text)
     yield from ("-".join(parts) for parts in _DAY.findall(text))

@@ -94,9 +94,7 @@ def hits(told: Boxes, true: Boxes, rule: Rule) -> NDArray[np.bool_]:
     the others, so one call serves all thresholds.
     """
     iou_KK = pairwise_iou(told.boxes_K4, true.boxes_K4)
-    may_KK = _centre_inside(told.boxes_K4, true.boxes_K4) if rule == "centre" else iou_KK >= 0.5
-    if rule == "iou50":
-        may_KK = may_KK & (told.labels_K[:, None] == true.labels_K[None])
+    may_KK = _may_hit(told, true, iou_KK, rule)
     hit_K = np.zeros(len(told), bool)
     for place in np.argsort(-scores_of(told), kind="stable"):
         if may_KK[place].any():
@@ -105,12 +103,16 @@ def hits(told: Boxes, true: Boxes, rule: Rule) -> NDArray[np.bool_]:
     return hit_K
 
 
-def _centre_inside(told_K4: NDArray[np.float64], true_K4: NDArray[np.float64]) -> NDArray[np.bool_]:
-    centre_K12 = (told_K4[:, None, :2] + told_K4[:, None, 2:]) / 2
-    inside_KK: NDArray[np.bool_] = ((true_K4[None, :, :2] <= centre_K12) & (centre_K12 < true_K4[None, :, 2:])).all(
-        axis=-1
-    )
-    return inside_KK
+def _may_hit(told: Boxes, true: Boxes, iou_KK: NDArray[np.float64], rule: Rule) -> NDArray[np.bool_]:
+    if rule == "centre":
+        centre_K12 = (told.boxes_K4[:, None, :2] + told.boxes_K4[:, None, 2:]) / 2
+        first_1K2, beyond_1K2 = true.boxes_K4[None, :, :2], true.boxes_K4[None, :, 2:]
+        inside_KK2 = np.logical_and(first_1K2 <= centre_K12, centre_K12 < beyond_1K2)
+        return inside_KK2.all(axis=-1)
+    near_KK: NDArray[np.bool_] = iou_KK >= 0.5
+    if rule == "iou50":
+        return np.logical_and(near_KK, np.equal.outer(told.labels_K, true.labels_K))
+    return near_KK
 
 
 def scores_of(told: Boxes) -> NDArray[np.float64]:

@@ -111,7 +111,8 @@ def _may_hit(told: Boxes, true: Boxes, iou_KK: NDArray[np.float64], rule: Rule) 
         return inside_KK2.all(axis=-1)
     near_KK: NDArray[np.bool_] = iou_KK >= 0.5
     if rule == "iou50":
-        return np.logical_and(near_KK, np.equal.outer(told.labels_K, true.labels_K))
+        same_KK: NDArray[np.bool_] = told.labels_K[:, None] == true.labels_K[None]
+        return near_KK & same_KK
     return near_KK
 
 

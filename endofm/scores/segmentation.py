@@ -128,7 +128,8 @@ def _confusion(
         told_P, true_P = told_P[counts_P], true_P[counts_P]
     for name, values_P in (("told", told_P), ("true", true_P)):
         if len(values_P) and not 0 <= int(values_P.min()) <= int(values_P.max()) < num_classes:
-            raise ValueError(f"a pixel is {name} to be {int(values_P.max())}, which is none of {num_classes} classes")
+            strange = [value for value in np.unique(values_P).tolist() if not 0 <= value < num_classes]
+            raise ValueError(f"pixels are {name} to be of class {strange}; there are {num_classes}, from 0")
     pairs_P = true_P.astype(np.int64) * num_classes + told_P
     return np.bincount(pairs_P, minlength=num_classes**2).reshape(num_classes, num_classes)
 

@@ -107,12 +107,11 @@ def _may_hit(told: Boxes, true: Boxes, iou_KK: NDArray[np.float64], rule: Rule) 
     if rule == "centre":
         centre_K12 = (told.boxes_K4[:, None, :2] + told.boxes_K4[:, None, 2:]) / 2
         first_1K2, beyond_1K2 = true.boxes_K4[None, :, :2], true.boxes_K4[None, :, 2:]
-        inside_KK2 = np.logical_and(first_1K2 <= centre_K12, centre_K12 < beyond_1K2)
-        return inside_KK2.all(axis=-1)
+        inside_KK: NDArray[np.bool_] = np.all((first_1K2 <= centre_K12) & (centre_K12 < beyond_1K2), axis=-1)
+        return inside_KK
     near_KK: NDArray[np.bool_] = iou_KK >= 0.5
     if rule == "iou50":
-        same_KK: NDArray[np.bool_] = told.labels_K[:, None] == true.labels_K[None]
-        return near_KK & same_KK
+        near_KK[told.labels_K[:, None] != true.labels_K[None]] = False
     return near_KK
 
 

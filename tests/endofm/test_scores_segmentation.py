@@ -164,7 +164,7 @@ def one_frame(told: list[int], true: list[int]) -> Overlap:
 
 
 def test_published_dice_by_hand() -> None:
-    """The example of docs/scores.md: half right; told where nothing is; silent where nothing is."""
+    """Half right; told where nothing is; silent where nothing is. The first two are the example of docs/scores.md."""
     clips = {
         "a": one_frame([1, 1, 0, 0], [0, 1, 1, 0]),
         "b": one_frame([1, 0, 0, 0], [0, 0, 0, 0]),
@@ -183,6 +183,8 @@ def test_published_dice_by_hand() -> None:
             "cvc_clips_wrongly_zero_as_published": 1,
         }
     )
+    two = cvc({name: clips[name] for name in "ab"}, leaked="a")
+    assert (two["cvc_dice_as_published"], two["cvc_dice_right_empty_rule_as_published"]) == (0.75, 0.25)
     assert "cvc_dice_trained_on_as_published" not in cvc(clips, leaked=())
     with pytest.raises(ValueError, match="needs a clip"):
         cvc({}, leaked=())

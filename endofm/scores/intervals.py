@@ -64,7 +64,8 @@ def bootstrap(groups: Sequence[str | int], statistic: Statistic, *, seed: int = 
 
     What is drawn must be what a new test set would be made of: patients, not their frames. Name for each unit (video,
     clip, frame) its leak group, or its video where there is none. The same seed draws the same groups, in whatever
-    order the units come.
+    order the units come. Where counts add, let a unit be a video and `statistic` add up what was counted before: it is
+    asked `draws` times.
 
     Args:
         groups: of each unit.

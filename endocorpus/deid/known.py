@@ -33,7 +33,7 @@ def identifiers(media: Media, facts: MediaFacts, root: Path) -> Sought:
     texts, path = set(_of_path(media)), root / media.paths[0]
     if media.kind == "video":
         texts |= set(_of_dicom(path) if facts.container == "dicom" else _of_header(path))
-    return sought(text for text in texts if text.lower() not in _OURS)
+    return sought(texts)
 
 
 def _of_path(media: Media) -> Iterator[str]:
@@ -61,6 +61,8 @@ def _of_dicom(path: Path) -> Iterator[str]:
 
 def _words(text: str) -> Iterator[str]:
     """A text as a whole, if it is short, each of its words and of their parts, and the dates in it."""
+    if text.lower() in _OURS:
+        return
     if len(text) <= _LONGEST:
         yield " ".join(_SPLIT.split(text))
     yield from _SPLIT.split(text)

@@ -30,10 +30,9 @@ from endocorpus.corpus.manifest import (
 )
 from endocorpus.corpus.schema import SCHEMA_VERSION, TABLES
 from endocorpus.corpus.shards import KEY, LONGEST_NAME
+from endocorpus.deid.checks import models_used
+from endocorpus.deid.head import Head
 from endocorpus.deid.intake import no_core_dumps
-from endocorpus.deid.look import MODELS as LOOKING
-from endocorpus.deid.models import attest
-from endocorpus.deid.reread import MODELS as CHECKING
 from endocorpus.engine import run_tasks
 from endocorpus.errors import DataError, UsageError
 from endocorpus.expect import compare, refuse_loose, unmapped_labels
@@ -111,6 +110,7 @@ def build(
     watcher: BuildWatcher | None = None,
     decisions: Path | None = None,
     signing_key: bytes | None = None,
+    head: Head | None = None,
 ) -> Corpus:
     """Build the corpus of `source` from the files below `root`, or bring it up to date, and return it opened.
 
@@ -126,6 +126,7 @@ def build(
         decisions: file of decisions on the corpus as it lies in `out`, to be signed; recordings of which a clip was
             rejected go, and stay out.
         signing_key: the 32 bytes of the site's Ed25519 key; with it the corpus is attested.
+        head: a site's own, of the detector of what is outside the body; by default the one that ships.
 
     Raises:
         UsageError: `root` or `out` cannot be used, a private source has no `names`, `root` holds no media, or too much
@@ -142,7 +143,7 @@ def build(
         rejected = _rejected(out, decisions, signing_key, watcher)
         watcher.scanned(scanned)
         looks = kept_looks(work, source)
-        plans, exclusions = plan_all(scanned, source, root, config, workers, watcher, rejected, looks)
+        plans, exclusions = plan_all(scanned, source, root, config, workers, watcher, rejected, looks, head)
         watcher.planned(plans, exclusions)
         planned, before = {plan.recording.recording_id for plan in plans}, known_recordings(work)
         if not shrink:
@@ -163,8 +164,12 @@ def build(
         for shard in stale:
             finish_shard(shard, source, work, out, name)
         exclusions += exclusions_of(shards)
-        ids = "as published" if names is None or source.privacy == "public" else names.kind
-        _commit(scanned, plans, exclusions, shards, source, work, out, config, name, rendered_by(root), ids)
+        made_with = {
+            "synthetic": rendered_by(root),
+            "deid": {"models": models_used(head)},
+            "ids": "as published" if names is None or source.privacy == "public" else names.kind,
+        }
+        _commit(scanned, plans, exclusions, shards, source, work, out, config, name, made_with)
         corpus = settle(open_corpus(out), signing_key)
         for made in (work / ENCODED, work / ANNOTATED):
             shutil.rmtree(made)
@@ -236,16 +241,18 @@ def plan_all(
     watcher: BuildWatcher,
     rejected: Collection[str] = (),
     looks: Callable[[bytes], Path] | None = None,
+    head: Head | None = None,
 ) -> tuple[list[RecordingPlan], list[Exclusion]]:
     """Plans by recording id, and everything that was left out so far. Opens media; writes only what it saw of them.
 
     Args:
         rejected: ids of recordings that stay out because of a review.
         looks: where what was seen of a recording is kept, as in `look_once`.
+        head: a site's own, of the detector of what is outside the body.
     """
     no_core_dumps()
     wanted = [r for r in scanned.recordings if r.recording_id not in rejected]
-    tasks = [PlanTask(recording=r, root=root, source=source, config=config, looks=looks) for r in wanted]
+    tasks = [PlanTask(recording=r, root=root, source=source, config=config, looks=looks, head=head) for r in wanted]
     refused = Excluded(Stage.DEID, Reason.REJECTED, "a reviewer rejected one of its clips")
     outcomes: list[RecordingPlan | Exclusion] = [
         exclusion_of(r, refused, source) for r in scanned.recordings if r.recording_id in rejected
@@ -285,10 +292,13 @@ def _commit(
     out: Path,
     config: BuildConfig,
     name: str,
-    synthetic: str | None,
-    ids: str,
+    made_with: Mapping[str, Any],
 ) -> None:
-    """Check the sums, write the tables and the report, and, last, the descriptor that makes it a corpus."""
+    """Check the sums, write the tables and the report, and, last, the descriptor that makes it a corpus.
+
+    Args:
+        made_with: what the descriptor says beside what follows from the other arguments.
+    """
     lost = {recording_id for shard in shards for recording_id in shard.written["excluded"]}
     kept = [plan for plan in plans if plan.recording.recording_id not in lost]
     clips = [row for shard in shards for row in shard.written["clips"]]
@@ -310,9 +320,7 @@ def _commit(
         "config": config.model_dump(mode="json"),
         "config_digest": digest_bytes(config.model_dump_json().encode()),
         "source": source_facts(source),
-        "synthetic": synthetic,
-        "deid": {"models": attest(*LOOKING, *CHECKING)},
-        "ids": ids,
+        **made_with,
         "expected": [dataclasses.asdict(row) for row in compare(source, scanned, plans)],
         "unmapped": unmapped_labels(plans),
         "counts": _counts(scanned, kept, exclusions, clips),

@@ -42,6 +42,9 @@ root_option = click.option(
     type=FOLDER,
     help="Folder of the raw files. Default: raw/NAME, or below $ENDOCORPUS_RAW, or $ENDOCORPUS_RAW itself.",
 )
+head_option = click.option(
+    "--head", type=FILE, help="A site's own detector of what is outside the body; see `endocorpus deid calibrate`."
+)
 privacy_option = click.option(
     "--privacy",
     type=click.Choice(["public", "private"]),
@@ -189,6 +192,7 @@ def _echo_scan(source: Source, found: Scan, compared: tuple[Compared, ...], most
 @name_option
 @privacy_option
 @secret_options
+@head_option
 @rate_option
 @config_option
 @set_option
@@ -201,6 +205,7 @@ def plan(
     corpus_name: str | None,
     privacy: Literal["public", "private"] | None,
     secrets: Secrets,
+    head: Path | None,
     rate: str | None,
     config_file: Path | None,
     overrides: tuple[str, ...],
@@ -212,6 +217,7 @@ def plan(
     Writes nothing; only a --vault keeps the ids that are drawn.
     """
     from endocorpus.build import BuildWatcher, plan_all, scan_filled
+    from endocorpus.deid.calibrating import load_head
     from endocorpus.deid.private import names_of
     from endocorpus.release import rejected_recordings
     from endocorpus.sources import load_source
@@ -221,7 +227,9 @@ def plan(
     root, (out, name) = raw_root(source, root), place_of(source, out, corpus_name)
     with names_of(source, secrets, name, [root, out]) as names:
         scanned, rejected = scan_filled(source, root, name, names), rejected_recordings(out)
-        plans, found = plan_all(scanned, source, root, config, workers, BuildWatcher(), rejected)
+        plans, found = plan_all(
+            scanned, source, root, config, workers, BuildWatcher(), rejected, head=load_head(head) if head else None
+        )
     exclusions = sorted(map(_exclusion, found), key=place_among_excluded)
     rows = [
         {
@@ -263,6 +271,7 @@ def plan(
 @click.option("--signing-key", type=FILE, help="Key that signs decisions and the attestation; see `endocorpus deid`.")
 @privacy_option
 @secret_options
+@head_option
 @rate_option
 @config_option
 @set_option
@@ -278,6 +287,7 @@ def build(
     signing_key: Path | None,
     privacy: Literal["public", "private"] | None,
     secrets: Secrets,
+    head: Path | None,
     rate: str | None,
     config_file: Path | None,
     overrides: tuple[str, ...],
@@ -290,6 +300,7 @@ def build(
     a private one is released when somebody has reviewed it and its --decisions were read.
     """
     from endocorpus.build import build as build_corpus
+    from endocorpus.deid.calibrating import load_head
     from endocorpus.deid.keys import read_signing_key
     from endocorpus.deid.private import names_of
     from endocorpus.progress import ShownProgress
@@ -318,6 +329,7 @@ def build(
             watcher=shown,
             decisions=decisions,
             signing_key=secret,
+            head=load_head(head) if head else None,
         )
     click.echo("\n".join([headline(corpus), *told(corpus)]))
     if copied := repeats(corpus.descriptor["counts"]["identical_recordings"]):

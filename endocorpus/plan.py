@@ -9,8 +9,10 @@ from pathlib import Path
 
 from endocorpus.config import BuildConfig
 from endocorpus.deid.decide import HANDLING, decide, refuse_denied
+from endocorpus.deid.head import Head
 from endocorpus.deid.intake import refuse_hostile_media
-from endocorpus.deid.look import look_once
+from endocorpus.deid.look import Looking, look_once
+from endocorpus.deid.overlay import PACES
 from endocorpus.labels import count_kinds, labels_digest, read_labels
 from endocorpus.media.encode import picture_size, shown_part
 from endocorpus.media.probe import probe
@@ -56,11 +58,13 @@ def plan_recording(
     source: Source,
     config: BuildConfig,
     looks: Callable[[bytes], Path] | None = None,
+    head: Head | None = None,
 ) -> RecordingPlan:
     """Decide everything about one recording.
 
     Args:
         looks: where what was seen of the recording is kept, as in `look_once`.
+        head: a site's own, of the detector of what is outside the body.
 
     Raises:
         Excluded: it cannot or may not become clips.
@@ -72,7 +76,8 @@ def plan_recording(
     refuse_denied(facts, said.decisive)
     rate = _capture_rate(recording, said.decisive) or facts.rate
     spans = segment(Span(start=0, stop=facts.num_frames), rate, config.segment)  # too short ones need no look
-    seen = look_once(recording.media, replace(facts, rate=rate), root, HANDLING[source.privacy].outside, looks)
+    how = Looking(policy=HANDLING[source.privacy].outside, pace=PACES[config.look.pace], head=head)
+    seen = look_once(recording.media, replace(facts, rate=rate), root, how, looks)
     clearance = decide(source, facts, rate, seen)
     if clearance.kept != (Span(start=0, stop=facts.num_frames),):
         spans = segment_kept(clearance.kept, rate, config.segment)

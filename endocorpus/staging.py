@@ -36,6 +36,7 @@ from endocorpus.corpus.schema import SCHEMA_VERSION
 from endocorpus.corpus.shards import read_member, sample_members
 from endocorpus.deid.addresses import addresses
 from endocorpus.deid.checks import check_clips
+from endocorpus.deid.head import Head
 from endocorpus.deid.models import proven
 from endocorpus.deid.reread import MODELS as CHECKING
 from endocorpus.errors import DataError, UsageError
@@ -63,6 +64,7 @@ class PlanTask:
     source: Source
     config: BuildConfig
     looks: Callable[[bytes], Path] | None = None  # where what was seen of a recording is kept
+    head: Head | None = None  # a site's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +94,7 @@ class Made:
 def plan_task(task: PlanTask) -> RecordingPlan | Exclusion:
     """The plan of a recording, or why it is left out."""
     try:
-        return plan_recording(task.recording, task.root, task.source, task.config, task.looks)
+        return plan_recording(task.recording, task.root, task.source, task.config, task.looks, task.head)
     except Excluded as excluded:
         return exclusion_of(task.recording, excluded, task.source)
     except OSError as error:  # a failing disk or share: nothing is written while planning

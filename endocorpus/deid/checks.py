@@ -5,12 +5,17 @@ A finding destroys the clips of the whole recording. There is nothing to overrul
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from endocorpus.deid.attest import Check
 from endocorpus.deid.bitstream import audit_clip
+from endocorpus.deid.head import HEAD, Head
 from endocorpus.deid.known import identifiers
+from endocorpus.deid.look import MODELS as LOOKING
+from endocorpus.deid.models import attest
+from endocorpus.deid.reread import MODELS as CHECKING
 from endocorpus.deid.reread import reread_clips
 from endocorpus.deid.search import in_noise
 from endocorpus.records import Excluded, MediaFacts, Privacy, Reason, Recording, Stage
@@ -38,6 +43,22 @@ def check_clips(paths: Iterable[Path], recording: Recording, facts: MediaFacts, 
             raise _found("the bytes of a finished clip hold a name, number or date that the recording has")
         if reread_clips([data], what=known):
             raise _found("text can be read in a finished clip")
+
+
+def models_used(head: Head | None) -> Mapping[str, Mapping[str, Any]]:
+    """What an attestation says of the models that looked at recordings and at finished clips.
+
+    Args:
+        head: a site's own, if it was used in the place of the one that ships.
+
+    Raises:
+        DataError: a model is missing or changed.
+    """
+    used = dict(attest(*LOOKING, *CHECKING))
+    if head is not None:
+        own = {"sha256": head.digest(), "origin": "fitted by the site on frames of its own", "licence": "of the site"}
+        used[HEAD] = {**used[HEAD], **own, "requires": "a file of the site"}
+    return used
 
 
 def _found(detail: str) -> Excluded:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from endocorpus.corpus.files import atomic_file, parse_signed, signed_json
 from endocorpus.deid.field import BLOCK, Layout, find_layouts, row_edges, small_size
-from endocorpus.deid.head import BACKBONE, HEAD
+from endocorpus.deid.head import BACKBONE, HEAD, Head
 from endocorpus.deid.mask import NO_PICTURE, Doubt, LayoutMask, Mask, MaskPlan, bands, hidden_part, snap
 from endocorpus.deid.measure import FACES, with_text
 from endocorpus.deid.models import proven
@@ -49,22 +49,30 @@ class Seen:
 _SEEN = TypeAdapter(Seen)
 
 
-def look(media: Media, facts: MediaFacts, root: Path, policy: Policy, pace: Pace = NORMAL) -> Seen:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looking:
+    """How recordings are looked at: how often for text and for what is outside the body, and with which head."""
+
+    policy: Policy
+    pace: Pace = NORMAL
+    head: Head | None = None  # a site's own; by default the one that ships
+
+
+def look(media: Media, facts: MediaFacts, root: Path, how: Looking) -> Seen:
     """Look at a recording. Decodes it several times; writes nothing.
 
     Args:
         facts: with the rate of the examination: how often is looked goes by its seconds.
-        policy: how often is looked for what is outside the body.
 
     Raises:
         Excluded: the recording cannot be decoded.
         DataError: a model is missing or changed.
     """
-    watches = watch(media, facts, root, seed=0, pace=pace)
+    watches = watch(media, facts, root, seed=0, pace=how.pace)
     masks = mask_plan(watches, facts)
     if masks.shows_nothing:
         return Seen(masks=masks, looks=())
-    looks = look_outside(media, facts, root, content=masks.crop, policy=policy)
+    looks = look_outside(media, facts, root, content=masks.crop, policy=how.policy, head=how.head)
     lines = {one.number: one.found.read for layout in watches for one in layout.looks}
     return Seen(masks=masks, looks=with_text(looks, _at_looks(lines, looks), masks.crop))
 
@@ -83,7 +91,7 @@ def look_once(
     media: Media,
     facts: MediaFacts,
     root: Path,
-    policy: Policy,
+    how: Looking,
     keep: Callable[[bytes], Path] | None,
 ) -> Seen:
     """`look`, or what is kept of an earlier one.
@@ -95,11 +103,12 @@ def look_once(
         Excluded: the recording cannot be decoded.
         DataError: a model is missing or changed.
     """
-    decides = repr((_FORMAT, facts, policy, NORMAL, proven(*MODELS)))
+    head = how.head and how.head.digest()
+    decides = repr((_FORMAT, facts, how.policy, how.pace, head, proven(*MODELS)))
     path = keep(decides.encode()) if keep else None
     if path and (kept := _read(path)):
         return kept
-    seen = look(media, facts, root, policy)
+    seen = look(media, facts, root, how)
     if path:
         with atomic_file(path) as file:
             file.write(signed_json({"seen": dataclasses.asdict(seen)}))

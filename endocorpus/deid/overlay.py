@@ -46,6 +46,7 @@ class Pace:
 NORMAL = Pace()
 LIGHT = Pace(per_second=Fraction(1, 2), at_ends=Fraction(1), close_looks=1)
 """For a machine that cannot keep up: half the looks."""
+PACES = {"normal": NORMAL, "light": LIGHT}
 
 
 def sample_frames(num_frames: int, rate: Fraction, seed: int, key: str, pace: Pace) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from pathlib import Path
 
@@ -11,13 +12,17 @@ from PIL import Image, ImageDraw
 
 import endocorpus.plan
 from endocorpus.build import build
+from endocorpus.config import BuildConfig
 from endocorpus.corpus.shards import read_member, sample_members
 from endocorpus.deid.checks import CHECKS, check_clips
+from endocorpus.deid.decide import PERHAPS_OUTSIDE
+from endocorpus.deid.head import shipped_head
 from endocorpus.deid.known import identifiers
 from endocorpus.deid.search import in_noise, in_text
 from endocorpus.media.probe import probe
 from endocorpus.phantom.identity.letters import font
 from endocorpus.records import Excluded, Media, MediaFacts, Reason, Recording
+from endocorpus.settings import load_settings
 from endocorpus.sources import load_source
 from tests.endocorpus import canaries
 from tests.endocorpus.aviary import Aviary
@@ -118,3 +123,21 @@ def test_a_line_that_can_be_read_in_a_clip_takes_the_whole_recording_out(
     checks = {row["what"]: row["count"] for row in corpus.table("deid").to_pylist()[0]["checks"]}
     assert checks == dict.fromkeys(CHECKS["private"], 0)
     assert {"reader-detector", "text-detector"} <= set(corpus.descriptor["deid"]["models"])
+
+
+def test_a_head_of_the_site_and_the_pace_decide_what_is_seen_and_are_told(tmp_path: Path) -> None:
+    write_video(tmp_path / "raw" / "a.mp4", 60)
+    shipped = shipped_head()
+    wary = dataclasses.replace(shipped, weights=bytes(len(shipped.weights)), bias=9.0)  # all that it sees is outside
+    light = load_settings(BuildConfig, overrides=["segment.clip_seconds=1.0", "look.pace=light"])
+    doubts, models, seen = {}, {}, {}
+    for name, config, head in (("plain", CONFIG, None), ("wary", CONFIG, wary), ("light", light, None)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ENDOCORPUS_LOOKS", str(tmp_path / "looks"))
+            corpus = build(load_source("folder", "public"), tmp_path / "raw", tmp_path / name, config, head=head)
+        doubts[name] = corpus.table("deid").to_pylist()[0]["doubts"]
+        models[name] = corpus.descriptor["deid"]["models"]["outside-head"]
+        seen[name] = {path.name for path in (tmp_path / "looks").iterdir()}
+    assert PERHAPS_OUTSIDE in doubts["wary"] and PERHAPS_OUTSIDE not in doubts["plain"]
+    assert models["wary"]["sha256"] == wary.digest() and models["plain"] == models["light"] != models["wary"]
+    assert len(seen["plain"]) == 1 and len(seen["wary"]) == 2 and len(seen["light"]) == 3

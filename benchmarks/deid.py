@@ -12,7 +12,7 @@ less than 12 of 255 from what is around them, which nobody can read, are counted
 
 The second form times the planning of masks as a multiple of the time that decoding alone takes in the same run, and
 in seconds of video per second. The third builds a private corpus of one recording, with all that a build does, and
-times that; a build of several recordings has as many processes as `--workers` says, so that CPU seconds are what counts.
+times that. A build of several recordings has as many processes as it has workers, so that CPU seconds are what counts.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Score:
     outside_field: float
     in_boxes: float
     in_vain: float
-    doubts: tuple[str, ...]
+    masks: MaskPlan
     seconds: float
 
 
@@ -129,7 +129,7 @@ def score(task: tuple[Path, int, bool]) -> Score:
         outside_field=float((tissue & ~field).sum() / tissue.sum()),
         in_boxes=float(boxes.sum() / tissue.sum()),
         in_vain=float((boxes & ~near).sum() / tissue.sum()),
-        doubts=tuple(masks.doubts),
+        masks=masks,
         seconds=seconds / float(plan.seconds),
     )
 
@@ -188,7 +188,7 @@ def print_film(result: Score) -> None:
     print(
         f"{result.name}: {len(result.rows) - len(missed)} of {len(result.rows)} hidden; of the tissue "
         f"{result.outside_field:.2%} outside the field, {result.in_boxes:.2%} in boxes, {result.in_vain:.2%} in vain; "
-        f"{result.seconds:.2f} CPU seconds a second; doubts: {', '.join(result.doubts) or 'none'}",
+        f"{result.seconds:.2f} CPU seconds a second; doubts: {', '.join(result.masks.doubts) or 'none'}",
         flush=True,
     )
     for row in missed:

@@ -24,7 +24,7 @@ import shutil
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
@@ -210,26 +210,11 @@ def _share(rows: Sequence[dict[str, Any]]) -> str:
 
 def print_cost(film: Path, seed: int, *, light: bool) -> None:
     """Time decoding alone and the analysis of one video, on one thread."""
-    media = Media(kind="video", paths=(film.name,))
-    facts = probe(media, film.parent)
-    last = facts.num_frames - 1
-    decode = _timed(lambda: list(sampled(media, facts, film.parent, [last])))
-    plan = _timed(lambda: masks_of(film, seed, light=light))
-    length = float(facts.num_frames / facts.rate)
-    for what, (wall, cpu) in (("decoding alone", decode), ("planning masks", plan)):
-        print(f"{film.name} {facts.width}x{facts.height}, {length:.1f} s: {what}: {wall:.1f} s, {cpu:.1f} s of CPU, "
-              f"{length / wall:.2f} video seconds per second, {length / cpu:.2f} per CPU second")  # fmt: skip
-    print(
-        f"  planning masks takes {plan[0] / decode[0]:.1f} times as long as decoding ({plan[1] / decode[1]:.1f} of CPU)"
-    )
+    print_times(film, {"planning masks": _timed(lambda: masks_of(film, seed, light=light))})
 
 
 def print_build(film: Path, *, light: bool) -> None:
     """Time decoding alone and the build of a private corpus of one video, all processes together."""
-    media = Media(kind="video", paths=(film.name,))
-    facts = probe(media, film.parent)
-    length = float(facts.num_frames / facts.rate)
-    decode = _timed(lambda: list(sampled(media, facts, film.parent, [facts.num_frames - 1])))
     with TemporaryDirectory() as folder:
         root, out = Path(folder, "raw"), Path(folder, "out")
         root.mkdir()
@@ -241,10 +226,20 @@ def print_build(film: Path, *, light: bool) -> None:
         )
         done = _timed(lambda: build(PRIVATE, root, out, config, names=names))
         counts = open_corpus(out).descriptor["counts"]
-    for what, (wall, cpu) in (("decoding alone", decode), ("looking", looked), ("the whole build", done)):
-        print(f"{film.name} {facts.width}x{facts.height}, {length:.1f} s: {what}: {wall:.1f} s, {cpu:.1f} s of CPU "
-              f"({cpu / decode[1]:.1f} times decoding), {length / cpu:.2f} video seconds per CPU second")  # fmt: skip
+    print_times(film, {"looking": looked, "the whole build": done})
     print(f"  kept: {counts}")
+
+
+def print_times(film: Path, times: Mapping[str, tuple[float, float]]) -> None:
+    """A line for what was timed (wall and CPU seconds) each, after one for decoding the film, which is timed here."""
+    media = Media(kind="video", paths=(film.name,))
+    facts = probe(media, film.parent)
+    length = float(facts.num_frames / facts.rate)
+    decode = _timed(lambda: list(sampled(media, facts, film.parent, [facts.num_frames - 1])))
+    for what, (wall, cpu) in {"decoding alone": decode, **times}.items():
+        print(f"{film.name} {facts.width}x{facts.height}, {length:.1f} s: {what}: {wall:.1f} s, {cpu:.1f} s of CPU, "
+              f"{length / wall:.2f} video seconds per second, {length / cpu:.2f} per CPU second; "
+              f"{wall / decode[0]:.1f} times as long as decoding ({cpu / decode[1]:.1f} of CPU)")  # fmt: skip
 
 
 def _timed(run: Callable[[], object]) -> tuple[float, float]:

@@ -225,11 +225,10 @@ def plan(
     source = load_source(source_name, privacy, rate)
     config = _config(config_file, overrides, source.defaults)
     root, (out, name) = raw_root(source, root), place_of(source, out, corpus_name)
+    own = load_head(head) if head else None
     with names_of(source, secrets, name, [root, out]) as names:
         scanned, rejected = scan_filled(source, root, name, names), rejected_recordings(out)
-        plans, found = plan_all(
-            scanned, source, root, config, workers, BuildWatcher(), rejected, head=load_head(head) if head else None
-        )
+        plans, found = plan_all(scanned, source, root, config, workers, BuildWatcher(), rejected, head=own)
     exclusions = sorted(map(_exclusion, found), key=place_among_excluded)
     rows = [
         {
@@ -311,6 +310,7 @@ def build(
     source = load_source(source_name, privacy, rate)
     config = _config(config_file, overrides, source.defaults)
     root, (out, name) = raw_root(source, root), place_of(source, out, corpus_name)
+    own = load_head(head) if head else None
     secret = read_signing_key(signing_key, [root, out]) if signing_key else None
     for line in source.unverified:
         click.echo(f"assumed, not verified: {line}", err=True)
@@ -329,7 +329,7 @@ def build(
             watcher=shown,
             decisions=decisions,
             signing_key=secret,
-            head=load_head(head) if head else None,
+            head=own,
         )
     click.echo("\n".join([headline(corpus), *told(corpus)]))
     if copied := repeats(corpus.descriptor["counts"]["identical_recordings"]):

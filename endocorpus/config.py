@@ -19,7 +19,7 @@ class ShardConfig(Settings):
 
 class LookConfig(Settings):
     """How recordings are looked at before anything of them is written: `light` looks at half as many frames, for a
-    machine that cannot keep up, and may miss more ([how much](docs/benchmarks.md))."""
+    machine that cannot keep up, and may miss more; how much was not measured."""
 
     pace: Literal["normal", "light"] = "normal"
 

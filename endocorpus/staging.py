@@ -224,7 +224,7 @@ def _encode_into(folder: Path, task: MakeTask) -> dict[str, Any]:
     try:
         clips = encode(task.plan, task.root, folder, task.config)
         paths = [Path(clip.path) for clip in clips]
-        check_clips(paths, task.plan.recording, task.plan.facts, task.root, task.source.privacy)
+        check_clips(paths, task.plan.recording.media, task.plan.facts, task.root, task.source.privacy)
     except Excluded as excluded:
         for leftover in folder.iterdir():
             leftover.unlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -49,12 +49,14 @@ def write_video(
     size: tuple[int, int] = (160, 128),
     output: Sequence[str] = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "25", "-bf", "2"),
     inputs: Sequence[str] = (),
+    draw: Callable[[int, int, int], Frame] = numbered_frame,
 ) -> Path:
-    """Write numbered frames with any encoder and muxer options; `inputs` are further inputs, such as sound."""
+    """Write frames that `draw` makes of their number, width and height, with any encoder and muxer options; `inputs`
+    are further inputs, such as sound."""
     path.parent.mkdir(parents=True, exist_ok=True)
     command = [FFMPEG, "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size[0]}x{size[1]}"]
     command += ["-framerate", str(rate), "-i", "pipe:0", *inputs, "-pix_fmt", "yuv420p", *output, str(path)]
-    pixels = b"".join(numbered_frame(number, *size).tobytes() for number in range(num_frames))
+    pixels = b"".join(draw(number, *size).tobytes() for number in range(num_frames))
     done = subprocess.run(command, input=pixels, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return path

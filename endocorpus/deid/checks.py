@@ -18,7 +18,7 @@ from endocorpus.deid.models import attest
 from endocorpus.deid.reread import MODELS as CHECKING
 from endocorpus.deid.reread import reread_clips
 from endocorpus.deid.search import in_noise
-from endocorpus.records import Excluded, MediaFacts, Privacy, Reason, Recording, Stage
+from endocorpus.records import Excluded, Media, MediaFacts, Privacy, Reason, Stage
 
 CHECKS: dict[Privacy, tuple[Check, ...]] = {
     "public": (Check.STREAMS, Check.CONTAINER, Check.READ_AGAIN),  # whose names are in the corpus as they are
@@ -27,14 +27,14 @@ CHECKS: dict[Privacy, tuple[Check, ...]] = {
 """What is checked. `media.encode` has counted streams and frames of each clip before."""
 
 
-def check_clips(paths: Iterable[Path], recording: Recording, facts: MediaFacts, root: Path, privacy: Privacy) -> None:
+def check_clips(paths: Iterable[Path], media: Media, facts: MediaFacts, root: Path, privacy: Privacy) -> None:
     """Look through the finished clips of a recording.
 
     Raises:
         Excluded: there is something in them beside the pictures, or something can be read in these.
         DataError: a model is missing or changed.
     """
-    known = identifiers(recording.media, facts, root) if privacy == "private" else None
+    known = identifiers(media, facts, root) if privacy == "private" else None
     for path in paths:
         data = path.read_bytes()
         if found := audit_clip(data):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +12,24 @@ from PIL import Image, ImageDraw
 import endocorpus.plan
 from endocorpus.build import build
 from endocorpus.config import BuildConfig
-from endocorpus.corpus.shards import read_member, sample_members
 from endocorpus.deid.checks import CHECKS, check_clips
 from endocorpus.deid.decide import PERHAPS_OUTSIDE
+from endocorpus.deid.describe import read_clip
 from endocorpus.deid.head import shipped_head
 from endocorpus.deid.known import identifiers
 from endocorpus.deid.search import in_noise, in_text
 from endocorpus.media.probe import probe
 from endocorpus.phantom.identity.letters import font
-from endocorpus.records import Excluded, Media, MediaFacts, Reason, Recording
+from endocorpus.records import Excluded, Media, MediaFacts, Reason
 from endocorpus.settings import load_settings
 from endocorpus.sources import load_source
 from tests.endocorpus import canaries
 from tests.endocorpus.aviary import Aviary
 from tests.endocorpus.conftest import CONFIG, NAMES, show_all
-from tests.media import FFMPEG, mucosa, write_frames, write_video
+from tests.media import Frame, mucosa, write_frames, write_video
 
 PRIVATE = load_source("folder", "private")
-SIZE = (320, 256)
+SIZE, CRISP = (320, 256), ("-c:v", "libx264", "-crf", "18")
 
 
 def facts_of(path: str, root: Path) -> tuple[Media, MediaFacts]:
@@ -68,52 +67,45 @@ def test_pictures_are_known_by_their_folders_and_not_by_their_numbers(tmp_path: 
     assert in_text(b"Nemo Nobody", known) and not in_text(b"img100001", known)
 
 
-def recording(name: str) -> Recording:
-    return Recording(
-        recording_id="r1", name="r1", subject="r1", media=Media(kind="video", paths=(name,)),
-        case_id="c", case_name="c", case_basis="unknown", leak_group="c",
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
     write_video(folder / "raw" / "a.mp4", 26)
     corpus = build(load_source("folder", "public"), folder / "raw", folder / "out", CONFIG)
-    row = corpus.clips().to_pylist()[0]
-    with corpus.shard_path(row["shard"]).open("rb") as file:
-        video = next(member for member in sample_members(row) if member.name.endswith(".mp4"))
-        (folder / "0.mp4").write_bytes(read_member(file, video))
+    (folder / "0.mp4").write_bytes(read_clip(corpus, corpus.clips().to_pylist()[0]))
     return folder / "0.mp4"
 
 
 def test_bytes_that_a_recording_is_known_by_destroy_its_clips(clip: Path, tmp_path: Path) -> None:
     for name, found in (("somebody.mp4", False), ("Video.Handle.mp4", True)):  # the muxer writes VideoHandler
         write_video(tmp_path / name, 12)
-        _, facts = facts_of(name, tmp_path)
-        check_clips([clip], recording(name), facts, tmp_path, "public")  # its name is no secret
+        media, facts = facts_of(name, tmp_path)
+        check_clips([clip], media, facts, tmp_path, "public")  # its name is no secret
         if not found:
-            check_clips([clip], recording(name), facts, tmp_path, "private")
+            check_clips([clip], media, facts, tmp_path, "private")
             continue
         with pytest.raises(Excluded, match="hold a name, number or date") as told:
-            check_clips([clip], recording(name), facts, tmp_path, "private")
+            check_clips([clip], media, facts, tmp_path, "private")
         assert told.value.reason == Reason.LEAK_FOUND and "andle" not in told.value.detail
+
+
+def unwritten(number: int, width: int, height: int) -> Frame:
+    return np.roll(mucosa(width, height), -3 * number, axis=1)
+
+
+def named_from_the_second_clip_on(number: int, width: int, height: int) -> Frame:
+    frame = Image.fromarray(unwritten(number, width, height))
+    if number >= 40:
+        ImageDraw.Draw(frame).text((40, 100), "NOBODY, NEMO", (250, 250, 240), font("sans", 20))
+    return np.asarray(frame)
 
 
 def test_a_line_that_can_be_read_in_a_clip_takes_the_whole_recording_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endocorpus.plan, "decide", show_all)  # nothing is masked
-    for name, text in (("a.mp4", ""), ("b.mp4", "NOBODY, NEMO")):
-        frames = [Image.fromarray(np.roll(mucosa(*SIZE), -3 * number, axis=1)) for number in range(60)]
-        if text:  # in the second clip alone
-            for frame in frames[40:]:
-                ImageDraw.Draw(frame).text((40, 100), text, (250, 250, 240), font("sans", 20))
-        pixels = b"".join(frame.tobytes() for frame in frames)
-        command = [FFMPEG, "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{SIZE[0]}x{SIZE[1]}"]
-        command += ["-framerate", "25", "-i", "-", "-pix_fmt", "yuv420p", "-crf", "18", str(tmp_path / "raw" / name)]
-        (tmp_path / "raw").mkdir(exist_ok=True)
-        subprocess.run(command, input=pixels, check=True)
+    write_video(tmp_path / "raw" / "a.mp4", 60, size=SIZE, output=CRISP, draw=unwritten)
+    write_video(tmp_path / "raw" / "b.mp4", 60, size=SIZE, output=CRISP, draw=named_from_the_second_clip_on)
     corpus = build(PRIVATE, tmp_path / "raw", tmp_path / "out", CONFIG, names=NAMES)
     excluded = corpus.table("excluded").to_pylist()
     assert [(row["stage"], row["reason"], row["detail"]) for row in excluded] == [
